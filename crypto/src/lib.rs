@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Digests and the witness chain of RVF files.
+//!
+//! A witness entry is 73 bytes: the SHAKE-256 of the entry before it, the SHAKE-256 of a text that says what was
+//! done, a time, and a type byte. The chain shows that entries were not changed, removed from the middle, or
+//! reordered; it is no signature: whoever can rewrite the whole file can rewrite the chain.
+//!
+//! ```
+//! let first = rvf_crypto::entry(&[0; 32], "ingest:count=3,epoch=1", 1_700_000_000_000_000_000, 1);
+//! let head = rvf_crypto::next_head(&first);
+//! let second = rvf_crypto::entry(&head, "delete:count=1,epoch=2", 1_700_000_000_000_000_001, 0);
+//! assert_eq!(second[..32], head);
+//! ```
+
+pub mod actions;
+mod chain;
+
+pub use chain::{ChainError, WitnessChain, entry, next_head};
+pub use rvf_format::checksum::{fold32, sha3_256, sha256, shake256_128, shake256_256};

@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Embedded programs of RVF files, described; nothing here executes them.
