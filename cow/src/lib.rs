@@ -1,1 +1,37 @@
-//! Placeholder.
+//! One open `.rvf` store: immutable views for readers, one writer, and search over both.
+//!
+//! - [`Store`] opens or creates a file, publishes a new [`View`] after every commit, and notices
+//!   commits of other processes.
+//! - [`View`] answers everything about one state of the file. It never changes, so readers hold no
+//!   locks. O(1) to make in the number of vectors when the file carries a search image.
+//! - A commit is: lock, refresh, append segments, sync, append manifest, sync, unlock, publish. Either all
+//!   of it is in the file afterwards or nothing.
+//!
+//! Locks are taken in this order: commit, loading, then the leaf locks; none is held across a callback.
+
+mod compact;
+mod coverage;
+mod create;
+mod error;
+mod live;
+mod metadata;
+mod reindex;
+mod rows;
+mod search;
+mod source;
+mod store;
+mod types;
+mod view;
+mod write;
+
+pub use error::{Error, Family};
+pub use rows::RowTable;
+pub use rvf_index::{NoProgress, Progress};
+pub use search::MAX_QUERIES;
+pub use store::Store;
+pub use types::{
+    Access, Answer, BadRow, Batch, CompactReport, CreateOptions, DeleteReport, EAGER_VERIFY_BYTES, Event,
+    Fields, Hit, IndexState, IngestReport, Metric, OpenOptions, ReindexOptions, ReindexReport, SearchRequest,
+    Status, Value,
+};
+pub use view::{View, domain_profile};

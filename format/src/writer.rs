@@ -91,9 +91,32 @@ impl<'a> Writer<'a> {
             hasher.update(piece);
             len += piece.len() as u64;
         }
-        let start_pad = padding_after(self.end);
         let header = SegmentHeader::new(kind, self.next_id, len, hasher.digest128().to_le_bytes());
         debug_assert_eq!(header.checksum_algo, ALGO_XXH3);
+        let segment = self.put_segment(header, payload)?;
+        self.next_id = self.next_id.saturating_add(1);
+        Ok(segment)
+    }
+
+    /// Appends a segment of another file as it is: the same header, hash and payload, whether they agree or not, so
+    /// that damage stays visible as damage.
+    ///
+    /// # Errors
+    /// [`Error::Caller`] when `payload` has another length than the header says; [`Error::Io`], [`Error::Poisoned`].
+    pub fn append_copy(&mut self, header: &SegmentHeader, payload: &[u8]) -> Result<Segment> {
+        self.check()?;
+        if header.payload_len() != payload.len() as u64 {
+            return Err(Error::caller(
+                crate::codes::TRUNCATED_SEGMENT,
+                format!("the header says {} bytes of payload, given are {}", header.payload_len(), payload.len()),
+            ));
+        }
+        self.next_id = self.next_id.max(header.id().saturating_add(1));
+        self.put_segment(*header, &[payload])
+    }
+
+    fn put_segment(&mut self, header: SegmentHeader, payload: &[&[u8]]) -> Result<Segment> {
+        let start_pad = padding_after(self.end);
         self.put(&[0; ALIGNMENT as usize][..start_pad as usize])?;
         let offset = self.end;
         self.put(header.as_bytes())?;
@@ -101,17 +124,11 @@ impl<'a> Writer<'a> {
             self.put(piece)?;
         }
         let payload_end = self.end;
-        self.put(&[0; ALIGNMENT as usize][..padding_after(len) as usize])?;
-        let segment = Segment {
-            ordinal: self.ordinal,
-            offset,
-            header,
-            payload: offset + HEADER_LEN..payload_end,
-            raw: offset..self.end,
-        };
-        self.next_id = self.next_id.saturating_add(1);
+        let start = offset + HEADER_LEN;
+        self.put(&[0; ALIGNMENT as usize][..padding_after(payload_end - start) as usize])?;
+        let ordinal = self.ordinal;
         self.ordinal = self.ordinal.saturating_add(1);
-        Ok(segment)
+        Ok(Segment { ordinal, offset, header, payload: start..payload_end, raw: offset..self.end })
     }
 
     /// Makes everything appended durable, then appends `manifest` and makes it durable: data, sync, manifest, sync.

@@ -1,0 +1,138 @@
+//! Which rows count: the newest row of each id that is not deleted and not in a damaged segment.
+//!
+//! Rows that a search image covers are described by the image's own id table, so that opening a
+//! store costs nothing in the number of covered rows. Rows after them (the *tail*) are indexed here.
+
+use std::sync::{Arc, OnceLock};
+
+use rvf_index::{Bitmap, Image};
+
+use crate::rows::RowTable;
+
+/// Liveness of every row ordinal of one view.
+#[derive(Debug)]
+pub(crate) struct Live {
+    image: Option<Arc<Image>>,
+    /// Rows below this ordinal are described by the image.
+    covered: u32,
+    /// `(id, newest ordinal)` of the tail, ascending by id; dead ids are not in it.
+    tail: Vec<(u64, u32)>,
+    /// Covered rows that died after the image was made.
+    denied: Bitmap,
+    denied_count: u64,
+    ordinals: OnceLock<Vec<u32>>,
+}
+
+impl Live {
+    /// Works out liveness. `deleted` is ascending; `damaged` holds the rows of segments that fail
+    /// their checksum. Cost: O(t log t + d log n) for t tail rows and d deleted ids.
+    pub(crate) fn new(
+        rows: &RowTable,
+        image: Option<Arc<Image>>,
+        deleted: &[u64],
+        damaged: &[std::ops::Range<u32>],
+    ) -> Self {
+        let total = rows.total();
+        let covered = image.as_ref().map_or(0, |i| i.covered_rows().min(total));
+        let mut denied = Bitmap::new(covered);
+        let is_damaged = |ordinal: u32| damaged.iter().any(|r| r.contains(&ordinal));
+
+        let mut tail: Vec<(u64, u32)> =
+            (covered..total).filter(|o| !is_damaged(*o)).map(|o| (rows.id(o), o)).collect();
+        tail.sort_unstable();
+        // The last of equal ids has the highest ordinal: the newest row.
+        tail.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                earlier.1 = later.1;
+            }
+            same
+        });
+
+        let mut denied_count = 0;
+        if let Some(image) = &image {
+            let mut deny = |ordinal: u32| {
+                if ordinal < covered && !denied.get(ordinal) {
+                    denied.set(ordinal);
+                    denied_count += 1;
+                }
+            };
+            for (id, _) in &tail {
+                if let Some(ordinal) = image.find_id(*id) {
+                    deny(ordinal);
+                }
+            }
+            for id in deleted {
+                if let Some(ordinal) = image.find_id(*id) {
+                    deny(ordinal);
+                }
+            }
+            for range in damaged {
+                for ordinal in range.start..range.end.min(covered) {
+                    // Only nodes of the image count as denied.
+                    if image.find_id(rows.id(ordinal)) == Some(ordinal) {
+                        deny(ordinal);
+                    }
+                }
+            }
+        }
+        tail.retain(|(id, _)| deleted.binary_search(id).is_err());
+        Self { image, covered, tail, denied, denied_count, ordinals: OnceLock::new() }
+    }
+
+    /// Live vectors.
+    pub(crate) fn count(&self) -> u64 {
+        self.indexed() + self.tail.len() as u64
+    }
+
+    /// Live vectors reachable through the image.
+    pub(crate) fn indexed(&self) -> u64 {
+        self.image.as_ref().map_or(0, |i| u64::from(i.nodes()).saturating_sub(self.denied_count))
+    }
+
+    /// The live tail rows, by ascending id.
+    pub(crate) fn tail(&self) -> &[(u64, u32)] {
+        &self.tail
+    }
+
+    /// Covered rows that died since the image was made, or `None` when there are none.
+    pub(crate) fn denied(&self) -> Option<&Bitmap> {
+        (self.denied_count > 0).then_some(&self.denied)
+    }
+
+    /// The image, when there is one.
+    pub(crate) fn image(&self) -> Option<&Arc<Image>> {
+        self.image.as_ref()
+    }
+
+    /// The live row of an id. O(log n).
+    pub(crate) fn find(&self, id: u64) -> Option<u32> {
+        if let Ok(at) = self.tail.binary_search_by_key(&id, |(i, _)| *i) {
+            return self.tail.get(at).map(|(_, o)| *o);
+        }
+        let ordinal = self.image.as_ref()?.find_id(id)?;
+        (ordinal < self.covered && !self.denied.get(ordinal)).then_some(ordinal)
+    }
+
+    /// Live ordinals in file order. O(n) on first use, then kept.
+    pub(crate) fn ordinals(&self) -> &[u32] {
+        self.ordinals.get_or_init(|| {
+            let mut all = Vec::with_capacity(usize::try_from(self.count()).unwrap_or(0));
+            if let Some(image) = &self.image {
+                all.extend(
+                    (0..image.nodes())
+                        .filter_map(|node| image.ordinal_of_node(node))
+                        .filter(|o| *o < self.covered && !self.denied.get(*o)),
+                );
+                all.sort_unstable();
+                all.dedup();
+            }
+            let covered = all.len();
+            all.extend(self.tail.iter().map(|(_, o)| *o));
+            if let Some(tail) = all.get_mut(covered..) {
+                tail.sort_unstable();
+            }
+            all
+        })
+    }
+}

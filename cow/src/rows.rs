@@ -1,0 +1,135 @@
+//! Row ordinals: every row of every listed vector segment, numbered in file order from 0.
+//!
+//! An ordinal names a place in the file, not a vector: a row may be dead (deleted, overwritten by
+//! a later row of the same id, or in a segment whose checksum is wrong). [`crate::live`] says which.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rvf_format::FileBytes;
+use rvf_format::contents::{Rows as BlockRows, VecBlock};
+
+use crate::error::Error;
+
+/// One vector segment's rows: `count` records of `8 + 4 * dim` bytes.
+#[derive(Debug)]
+struct Block {
+    first: u32,
+    count: u32,
+    /// Offset of the first record in the file, or in `owned`.
+    offset: usize,
+    owned: Option<Arc<[u8]>>,
+}
+
+/// All rows of a store, mapped. Looking one up costs a binary search over the segments.
+#[derive(Debug)]
+pub struct RowTable {
+    bytes: FileBytes,
+    dim: usize,
+    stride: usize,
+    blocks: Vec<Block>,
+    total: u32,
+}
+
+impl RowTable {
+    /// Numbers the rows of `blocks`; those of another dimension are passed over, as the existing
+    /// tools do.
+    ///
+    /// # Errors
+    /// More than `u32::MAX - 1` rows.
+    pub fn new(bytes: FileBytes, dim: usize, vec_blocks: &[VecBlock]) -> Result<Self, Error> {
+        let stride = 8 + 4 * dim;
+        let mut blocks = Vec::with_capacity(vec_blocks.len());
+        let mut total: u32 = 0;
+        for block in vec_blocks {
+            if usize::from(block.dim) != dim {
+                continue;
+            }
+            let (offset, owned, available) = match &block.rows {
+                BlockRows::InFile { offset } => {
+                    let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
+                    (offset, None, bytes.len().saturating_sub(offset))
+                }
+                BlockRows::Owned(data) => (0, Some(Arc::clone(data)), data.len()),
+            };
+            // The parser has checked this; the slice arithmetic below relies on it.
+            let count = block.count.min(u32::try_from(available / stride).unwrap_or(u32::MAX));
+            let next = total.checked_add(count).filter(|n| *n < u32::MAX).ok_or_else(|| Error::TooLarge {
+                what: format!("more than {} rows in one file are not supported", u32::MAX - 1),
+            })?;
+            blocks.push(Block { first: total, count, offset, owned });
+            total = next;
+        }
+        Ok(Self { bytes, dim, stride, blocks, total })
+    }
+
+    /// Rows in all, dead ones included.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Components a row.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The ordinals of block `index` (in the order given to [`RowTable::new`], other dimensions
+    /// left out).
+    #[must_use]
+    pub fn block_ordinals(&self, index: usize) -> Option<Range<u32>> {
+        self.blocks.get(index).map(|b| b.first..b.first + b.count)
+    }
+
+    fn record(&self, ordinal: u32) -> &[u8] {
+        // One segment is the common case after a compaction; skip the search for it.
+        let block = match self.blocks.as_slice() {
+            [only] => only,
+            many => {
+                let after = many.partition_point(|b| b.first <= ordinal);
+                match many.get(after.wrapping_sub(1)) {
+                    Some(block) => block,
+                    None => return &[],
+                }
+            }
+        };
+        let at = block.offset + (ordinal.wrapping_sub(block.first)) as usize * self.stride;
+        let data: &[u8] = match &block.owned {
+            Some(owned) => owned,
+            None => &self.bytes,
+        };
+        data.get(at..at + self.stride).unwrap_or(&[])
+    }
+
+    /// The id of a row; 0 for an ordinal outside the table.
+    #[must_use]
+    pub fn id(&self, ordinal: u32) -> u64 {
+        self.record(ordinal).first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
+    }
+
+    /// The vector of a row: `dim` little-endian `f32`, at any alignment. Empty for an ordinal
+    /// outside the table.
+    #[must_use]
+    pub fn vector(&self, ordinal: u32) -> &[u8] {
+        self.record(ordinal).get(8..).unwrap_or(&[])
+    }
+
+    /// The bytes behind the table.
+    #[must_use]
+    pub fn bytes(&self) -> &FileBytes {
+        &self.bytes
+    }
+}
+
+impl rvf_index::Rows for RowTable {
+    fn len(&self) -> u32 {
+        self.total
+    }
+    fn vector(&self, ordinal: u32) -> &[u8] {
+        RowTable::vector(self, ordinal)
+    }
+    fn id(&self, ordinal: u32) -> u64 {
+        RowTable::id(self, ordinal)
+    }
+}

@@ -1,0 +1,197 @@
+//! Answering queries: plan, walk or scan, merge with rows newer than the index.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use rvf_index::exact::{self, Selection};
+use rvf_index::{Bitmap, Candidate, Hit, Plan, Scratch, default_ef, plan};
+
+use crate::error::Error;
+use crate::types::{Answer, SearchRequest};
+use crate::view::View;
+
+/// Queries in one request, at most.
+pub const MAX_QUERIES: usize = 1 << 20;
+
+impl View {
+    /// Answers every query of a request, in order.
+    ///
+    /// Distances are those of the format's definition, bit for bit; only which vectors are
+    /// considered is approximate, and only when the walk is used. O(ef * m * dim) a query with an
+    /// index, O(n * dim) without.
+    ///
+    /// # Errors
+    /// [`Error::Dimension`], [`Error::NotFinite`], [`Error::BadFilter`], [`Error::Timeout`],
+    /// [`Error::TooLarge`], [`Error::Damaged`] when the file changed underneath.
+    pub fn search(&self, request: &SearchRequest<'_>) -> Result<Vec<Answer>, Error> {
+        let dim = self.dimension();
+        let queries = self.split_queries(request.queries)?;
+        self.can_search()?;
+        let allow = match request.filter {
+            Some(text) if !text.trim().is_empty() => Some(self.matching(text)?),
+            _ => None,
+        };
+        let job = Job { view: self, request, allow: allow.as_deref() };
+        let threads = request.threads.clamp(1, queries.max(1));
+        let mut answers: Vec<Answer> = Vec::with_capacity(queries);
+        if threads <= 1 {
+            self.scratch.with(|scratch| {
+                for q in request.queries.chunks_exact(dim) {
+                    answers.push(job.one(q, scratch, request.threads.max(1))?);
+                }
+                Ok::<(), Error>(())
+            })?;
+        } else {
+            answers = job.spread(threads, queries)?;
+        }
+        self.check_intact()?;
+        Ok(answers)
+    }
+
+    fn split_queries(&self, values: &[f32]) -> Result<usize, Error> {
+        let dim = self.dimension();
+        if dim == 0 || values.is_empty() || !values.len().is_multiple_of(dim) {
+            return Err(Error::Dimension { row: 0, got: values.len(), want: dim });
+        }
+        let queries = values.len() / dim;
+        if queries > MAX_QUERIES {
+            return Err(Error::TooLarge {
+                what: format!("{queries} queries in one request; at most {MAX_QUERIES} are allowed"),
+            });
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { row: (at / dim) as u64, component: at % dim });
+        }
+        Ok(queries)
+    }
+
+    fn can_search(&self) -> Result<(), Error> {
+        if self.contents.cow.is_some() {
+            return Err(Error::Unsupported {
+                path: self.path.clone(),
+                what: "a copy-on-write child: its answers need the parent's vectors, which this version does \
+                       not read; its own rows are in vectors.npy"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// One request against one view.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    view: &'a View,
+    request: &'a SearchRequest<'a>,
+    allow: Option<&'a Bitmap>,
+}
+
+impl Job<'_> {
+    /// Spreads the queries over threads; each takes the next one, so that a slow query holds up
+    /// nobody.
+    fn spread(&self, threads: usize, queries: usize) -> Result<Vec<Answer>, Error> {
+        let next = AtomicUsize::new(0);
+        let dim = self.view.dimension();
+        let work = || -> Result<Vec<(usize, Answer)>, Error> {
+            let mut mine = Vec::with_capacity(queries / threads + 1);
+            self.view.scratch.with(|scratch| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(q) = self.request.queries.get(at * dim..at * dim + dim) else { break };
+                    mine.push((at, self.one(q, scratch, 1)?));
+                }
+                Ok(mine)
+            })
+        };
+        let parts = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut parts = vec![work()];
+            for other in others {
+                parts.push(other.join().unwrap_or_else(|_| {
+                    Err(Error::Invalid { what: "a search thread failed; see the log".into() })
+                }));
+            }
+            parts
+        });
+        let mut answers = vec![Answer::default(); queries];
+        for part in parts {
+            for (at, answer) in part? {
+                if let Some(slot) = answers.get_mut(at) {
+                    *slot = answer;
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Answers one query.
+    fn one(&self, q: &[f32], scratch: &mut Scratch, threads: usize) -> Result<Answer, Error> {
+        let started = Instant::now();
+        if let Some(deadline) = self.request.deadline
+            && started >= deadline
+        {
+            return Err(Error::Timeout { ms: 0 });
+        }
+        let view = self.view;
+        let live = view.live_state();
+        let wanted = usize::try_from(live.count()).unwrap_or(usize::MAX).min(self.request.k);
+        let mut answer = Answer { layer: "scan", exact: true, ..Answer::default() };
+        if wanted == 0 {
+            return Ok(answer);
+        }
+        let ef = self.request.ef.unwrap_or_else(|| default_ef(wanted)).max(wanted);
+        let mut found: Vec<Candidate> = Vec::with_capacity(wanted + 1);
+        let walk = match live.image() {
+            Some(image) if !self.request.exact => {
+                let matching = self.allow.map_or(live.indexed(), Bitmap::count);
+                match plan(matching, u64::from(image.nodes()), wanted, ef) {
+                    Plan::Walk { ef } => Some((image, ef)),
+                    Plan::Scan => None,
+                }
+            }
+            _ => None,
+        };
+        if let Some((image, ef)) = walk {
+            let stats = image
+                .search(q, wanted, ef, &view.rows, self.allow, live.denied(), scratch, &mut found)
+                .map_err(|e| Error::Invalid { what: e.to_string() })?;
+            answer.visited = u64::from(stats.visited);
+            answer.exact = stats.scanned;
+            answer.layer = if stats.scanned { "scan" } else { "C" };
+            let mut hits: Vec<Hit> = found.iter().map(|c| c.hit(&view.rows)).collect();
+            if !live.tail().is_empty() {
+                let tail: Vec<u32> = live
+                    .tail()
+                    .iter()
+                    .map(|(_, ordinal)| *ordinal)
+                    .filter(|o| self.allow.is_none_or(|set| set.get(*o)))
+                    .collect();
+                answer.visited += tail.len() as u64;
+                let select = Selection::Ordinals(&tail);
+                exact::scan(view.metric, q, &view.rows, select, wanted, &mut found);
+                hits.extend(found.iter().map(|c| c.hit(&view.rows)));
+                hits.sort_unstable_by(Hit::order);
+                hits.truncate(wanted);
+            }
+            answer.hits = hits;
+        } else {
+            let select = match self.allow {
+                Some(set) => Selection::Bitmap(set),
+                None => Selection::Ordinals(live.ordinals()),
+            };
+            answer.visited = self.allow.map_or(live.count(), Bitmap::count);
+            exact::scan_threads(view.metric, q, &view.rows, select, wanted, threads, &mut found);
+            answer.hits = found.iter().map(|c| c.hit(&view.rows)).collect();
+        }
+        if let Some(at) = answer.hits.iter().position(|h| !h.distance.is_finite()) {
+            return Err(Error::Invalid {
+                what: format!(
+                    "the distance to vector {} is not a finite number: the values are too large for f32",
+                    answer.hits.get(at).map_or(0, |h| h.id)
+                ),
+            });
+        }
+        answer.micros = started.elapsed().as_secs_f64() * 1e6;
+        Ok(answer)
+    }
+}

@@ -1,0 +1,64 @@
+//! Opening a store's file safely: regular files only, never blocking, with a name for every failure.
+
+use std::fs::{File, Metadata, OpenOptions as FileOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::error::Error;
+use crate::view::Stamp;
+
+/// Opens `path` for reading, or for reading and writing, if it is a regular file.
+///
+/// `O_NONBLOCK` keeps a FIFO from hanging the caller; it has no effect on regular files.
+pub(crate) fn open_regular(path: &Path, write: bool) -> Result<(File, Metadata), Error> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
+    check_regular(path, &meta)?;
+    let file = FileOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied if write => Error::ReadOnly { path: path.to_path_buf() },
+            _ => Error::io(path, "open", e),
+        })?;
+    // The name may have been swapped between the two calls.
+    let meta = file.metadata().map_err(|e| Error::io(path, "stat", e))?;
+    check_regular(path, &meta)?;
+    Ok((file, meta))
+}
+
+fn check_regular(path: &Path, meta: &Metadata) -> Result<(), Error> {
+    let kind = meta.file_type();
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "directory"
+    } else if kind.is_fifo() {
+        "FIFO"
+    } else if kind.is_socket() {
+        "socket"
+    } else {
+        "device"
+    };
+    Err(Error::NotRegular { path: path.to_path_buf(), what })
+}
+
+pub(crate) fn stamp(path: &Path, meta: &Metadata) -> Result<Stamp, Error> {
+    Ok(Stamp {
+        dev: meta.dev(),
+        ino: meta.ino(),
+        len: meta.len(),
+        mtime: meta.modified().map_err(|e| Error::io(path, "stat", e))?,
+    })
+}
+
+/// Makes a directory entry durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
+    let parent = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    File::open(parent).and_then(|d| d.sync_all()).map_err(|e| Error::io(parent, "sync directory", e))
+}

@@ -1,0 +1,333 @@
+//! One open store: publishes views, notices other writers, and is the only way to change the file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use rvf_format::contents::{self, VecBlock};
+use rvf_format::{Finding, Severity};
+use rvf_format::header::SegType;
+use rvf_format::recover;
+use rvf_format::{ChecksumState, FileBytes};
+use rvf_index::{Image, Metric, ScratchPool};
+
+use crate::coverage;
+use crate::error::Error;
+use crate::rows::RowTable;
+use crate::source::{open_regular, stamp};
+use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
+use crate::view::View;
+use crate::write::MetaCache;
+
+type Listener = Box<dyn Fn(&Event) + Send + Sync>;
+
+/// Identifies a vector segment's bytes: offset, length, stored hash.
+type BlockKey = (u64, u64, [u8; 16]);
+
+/// An open `.rvf` file.
+///
+/// Readers take a [`View`] and keep it as long as they like; writers are serialised here within the
+/// process, and by locks on the file between processes. No lock is held between commits.
+pub struct Store {
+    path: PathBuf,
+    options: OpenOptions,
+    current: ArcSwap<View>,
+    generation: AtomicU64,
+    /// One writer at a time; what the last commit knew of the metadata.
+    pub(crate) commit: Mutex<Option<MetaCache>>,
+    /// One refresh at a time, so that generations and contents agree.
+    loading: Mutex<()>,
+    checked: Mutex<HashMap<BlockKey, bool>>,
+    /// A search image built for this process only, with the coverage it stands for.
+    pub(crate) transient: Mutex<Option<Arc<Image>>>,
+    scratch: Arc<ScratchPool>,
+    listeners: RwLock<Vec<Listener>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens a store. A damaged file opens as far as it can be read; its findings say what is wrong.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        let scratch = Arc::new(ScratchPool::new());
+        let checked = Mutex::new(HashMap::new());
+        let view = load(path, options, &Context { scratch: &scratch, checked: &checked, generation: 1, transient: None })?;
+        Ok(Arc::new(Self {
+            path: path.to_path_buf(),
+            options: *options,
+            current: ArcSwap::from_pointee(view),
+            generation: AtomicU64::new(1),
+            commit: Mutex::new(None),
+            loading: Mutex::new(()),
+            checked,
+            transient: Mutex::new(None),
+            scratch,
+            listeners: RwLock::new(Vec::new()),
+        }))
+    }
+
+    /// The path as given to [`Store::open`].
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether changes are possible.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.options.access
+    }
+
+    /// The options the store was opened with.
+    #[must_use]
+    pub fn options(&self) -> &OpenOptions {
+        &self.options
+    }
+
+    /// The newest published state.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.current.load_full()
+    }
+
+    /// Calls `listener` after every change. It runs on the thread that made or noticed the change.
+    pub fn subscribe(&self, listener: Listener) {
+        self.listeners.write().push(listener);
+    }
+
+    pub(crate) fn notify(&self, event: &Event) {
+        for listener in self.listeners.read().iter() {
+            listener(event);
+        }
+    }
+
+    /// Looks at the file again. `true` when another process changed it and a new view was published.
+    /// When the file cannot be read any more the old view stays.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn refresh(&self) -> Result<bool, Error> {
+        let meta = std::fs::metadata(&self.path).map_err(|e| Error::io(&self.path, "stat", e))?;
+        if stamp(&self.path, &meta)? == self.view().stamp {
+            return Ok(false);
+        }
+        let epoch = self.publish()?.epoch();
+        self.notify(&Event { kind: "refresh", epoch, detail: Vec::new() });
+        Ok(true)
+    }
+
+    /// Reads the file and publishes what it holds now.
+    pub(crate) fn publish(&self) -> Result<Arc<View>, Error> {
+        let guard = self.loading.lock();
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        let transient = self.transient.lock().clone();
+        let context = Context { scratch: &self.scratch, checked: &self.checked, generation, transient };
+        let view = Arc::new(load(&self.path, &self.options, &context)?);
+        self.generation.store(generation, Ordering::Relaxed);
+        self.current.store(Arc::clone(&view));
+        drop(guard);
+        Ok(view)
+    }
+
+    /// Checks the checksum of every vector segment not checked yet, and publishes a view without the
+    /// rows of those that fail. `true` when all are well. O(bytes), once.
+    ///
+    /// # Errors
+    /// As [`Store::refresh`].
+    pub fn verify_vectors(&self) -> Result<bool, Error> {
+        let view = self.view();
+        if view.verified {
+            return Ok(view.damaged.is_empty());
+        }
+        let mut sound = true;
+        for block in &view.contents.blocks {
+            sound &= self.check_block(&view, block);
+        }
+        view.check_intact()?;
+        let published = self.publish()?;
+        if !sound {
+            let detail = vec![("findings".into(), published.findings.len().to_string())];
+            self.notify(&Event { kind: "damage", epoch: published.epoch(), detail });
+        }
+        Ok(sound)
+    }
+
+    fn check_block(&self, view: &View, block: &VecBlock) -> bool {
+        let key = key_of(block);
+        if let Some(sound) = self.checked.lock().get(&key) {
+            return *sound;
+        }
+        let sound = is_sound(block, view.bytes());
+        self.checked.lock().insert(key, sound);
+        sound
+    }
+}
+
+fn key_of(block: &VecBlock) -> BlockKey {
+    (block.segment.offset, block.segment.header.payload_len(), block.segment.header.content_hash)
+}
+
+fn is_sound(block: &VecBlock, bytes: &[u8]) -> bool {
+    match block.verify(bytes) {
+        ChecksumState::Ok | ChecksumState::Unset => true,
+        ChecksumState::Bad | ChecksumState::Unsupported => false,
+    }
+}
+
+struct Context<'a> {
+    scratch: &'a Arc<ScratchPool>,
+    checked: &'a Mutex<HashMap<BlockKey, bool>>,
+    generation: u64,
+    transient: Option<Arc<Image>>,
+}
+
+/// Reads a file into a view. O(segments), plus checksums as the options ask.
+fn load(path: &Path, options: &OpenOptions, context: &Context<'_>) -> Result<View, Error> {
+    let (file, meta) = open_regular(path, false)?;
+    let stamp = stamp(path, &meta)?;
+    let bytes = if options.mmap {
+        FileBytes::map(&file, stamp.len)
+    } else {
+        FileBytes::read(&file, stamp.len)
+    }
+    .map_err(|e| Error::io(path, "map", e.into()))?;
+    let opened = recover::open(&bytes);
+    let contents = contents::read(&bytes, &opened);
+    let mut findings: Vec<Finding> = opened.findings.clone();
+    findings.extend(contents.findings.iter().cloned());
+    if opened.manifest.is_none() && contents.blocks.is_empty() {
+        return Err(unusable(path, &bytes, &findings, opened.layout.segments().count()));
+    }
+
+    let dim = match &opened.manifest {
+        Some(m) => usize::from(m.manifest.dimension),
+        None => contents.blocks.first().map_or(0, |b| usize::from(b.dim)),
+    };
+    let metric =
+        opened.manifest.as_ref().and_then(|m| Metric::from_code(m.manifest.metric)).unwrap_or(Metric::L2);
+    let blocks: Vec<VecBlock> =
+        contents.blocks.iter().filter(|b| usize::from(b.dim) == dim).cloned().collect();
+    let rows = RowTable::new(bytes.clone(), dim, &blocks)?;
+
+    let total: u64 = blocks.iter().map(|b| b.segment.header.payload_len()).sum();
+    let eager = options.verify || total <= EAGER_VERIFY_BYTES;
+    let mut verified = true;
+    let mut damaged = Vec::new();
+    for (index, block) in blocks.iter().enumerate() {
+        let known = context.checked.lock().get(&key_of(block)).copied();
+        let sound = match known {
+            Some(sound) => sound,
+            None if eager => {
+                let sound = is_sound(block, &bytes);
+                context.checked.lock().insert(key_of(block), sound);
+                sound
+            }
+            None => {
+                verified = false;
+                true
+            }
+        };
+        if !sound && let Some(range) = rows.block_ordinals(index) {
+            findings.push(Finding {
+                severity: Severity::Damage,
+                code: "vectors-damaged",
+                offset: block.segment.offset,
+                text: format!(
+                    "VEC segment {} at byte {} fails its checksum; its {} rows are left out",
+                    block.segment.ordinal + 1,
+                    block.segment.offset,
+                    range.len()
+                ),
+                mend: Some("restore these vectors from a copy and ingest them again".into()),
+            });
+            damaged.push(range);
+        }
+    }
+
+    let mut image = None;
+    let mut stale_index = false;
+    for segment in listed_indexes(&opened).into_iter().rev() {
+        let Some(found) = coverage::open_image(&bytes, &segment) else { continue };
+        if coverage::fits(&found, dim, metric, &blocks) {
+            image = Some(Arc::new(found));
+            break;
+        }
+        stale_index = true;
+    }
+    if let Some(own) = context.transient.clone()
+        && image.is_none()
+        && coverage::fits(&own, dim, metric, &blocks)
+    {
+        image = Some(own);
+    }
+    stale_index &= image.is_none();
+    findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+
+    let mut deleted = opened.manifest.as_ref().map(|m| m.manifest.deleted.clone()).unwrap_or_default();
+    deleted.sort_unstable();
+    deleted.dedup();
+    Ok(View {
+        path: path.to_path_buf(),
+        file: Arc::new(file),
+        stamp,
+        generation: context.generation,
+        opened,
+        contents,
+        blocks,
+        deleted_ids: deleted,
+        rows,
+        metric,
+        image,
+        stale_index,
+        damaged,
+        verified,
+        findings,
+        scratch: Arc::clone(context.scratch),
+        live: std::sync::OnceLock::new(),
+        meta: std::sync::OnceLock::new(),
+        max_id: std::sync::OnceLock::new(),
+        live_set: std::sync::OnceLock::new(),
+    })
+}
+
+/// The INDEX segments that the manifest lists, in its order.
+fn listed_indexes(opened: &recover::Opened) -> Vec<rvf_format::Segment> {
+    let Some(manifest) = &opened.manifest else { return Vec::new() };
+    manifest
+        .manifest
+        .entries_of(SegType::INDEX)
+        .filter_map(|e| opened.layout.segment_at_offset(e.offset).cloned())
+        .collect()
+}
+
+fn unusable(path: &Path, bytes: &[u8], findings: &[Finding], segments: usize) -> Error {
+    let reason = if bytes.is_empty() {
+        "the file is empty; `rvf create` makes a store".to_owned()
+    } else if segments == 0 {
+        format!("none of its {} bytes form an RVF segment", bytes.len())
+    } else {
+        let worst = findings.iter().max_by_key(|f| f.severity);
+        worst.map_or_else(
+            || format!("{segments} segments, but no manifest and no vectors"),
+            |f| f.text.clone(),
+        )
+    };
+    // A file that starts like RVF in another version is reported as that, everything else as a
+    // store whose manifest is not there.
+    let version = bytes.first_chunk::<5>();
+    let code = match version {
+        Some([b'S', b'F', b'V', b'R', v]) if *v != 1 => 0x0101,
+        _ => 0x0106,
+    };
+    Error::NotRvf { path: path.to_path_buf(), reason, code }
+}

@@ -1,0 +1,623 @@
+//! Commits: ingest, delete and metadata changes.
+//!
+//! Sequence, in one place: take the lock, look at the file again, append data segments and a
+//! witness, sync, append the manifest, sync, publish. Before the second sync nothing counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rvf_format::journal::Journal;
+use rvf_format::lock::{LockError, WriteLock};
+use rvf_format::manifest::{DirEntry, Manifest};
+use rvf_format::meta::{self, MetaState, Value};
+use rvf_format::storage::FileStorage;
+use rvf_format::writer::{Writer, dir_entry};
+use rvf_format::{SegType, Segment, vec_seg};
+use rvf_index::Progress;
+
+use crate::error::Error;
+use crate::metadata::{field_id, field_names};
+use crate::source::open_regular;
+use crate::store::Store;
+use crate::types::{Access, BadRow, Batch, DeleteReport, Event, Fields, IngestReport};
+use crate::view::View;
+
+/// Largest vector segment written. The existing tools read at most 256 MiB a segment.
+const SEGMENT_BYTES: usize = 64 << 20;
+
+/// Deltas after which the metadata are written in full again, as the existing tools do.
+const DELTAS_PER_SNAPSHOT: u32 = 32;
+
+/// Bytes of metadata chain after which they are written in full again.
+const CHAIN_BYTES: u64 = 128 << 20;
+
+/// Witness kinds as the existing tools write them.
+const WITNESS_DELETE: u8 = 0x00;
+const WITNESS_CHANGE: u8 = 0x01;
+
+/// What the writer knows of the metadata after its last commit.
+#[derive(Debug)]
+pub(crate) struct MetaCache {
+    generation: u64,
+    state: MetaState,
+    names: BTreeMap<u16, String>,
+    kinds: BTreeMap<u16, Kind>,
+}
+
+/// The type of a metadata field; a field keeps one type for the life of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    String,
+    Bytes,
+    I64,
+    U64,
+    F64,
+    Bool,
+}
+
+impl Kind {
+    fn of(value: &Value) -> Option<Self> {
+        Some(match value {
+            Value::Null => return None,
+            Value::String(_) => Self::String,
+            Value::Bytes(_) => Self::Bytes,
+            Value::I64(_) => Self::I64,
+            Value::U64(_) => Self::U64,
+            Value::F64(_) => Self::F64,
+            Value::Bool(_) => Self::Bool,
+        })
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::String => "text",
+            Self::Bytes => "bytes",
+            Self::I64 => "signed integers",
+            Self::U64 => "unsigned integers",
+            Self::F64 => "numbers with a fraction",
+            Self::Bool => "true/false",
+        }
+    }
+
+    /// The kind that can hold both without loss, as far as kinds tell.
+    fn join(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (a, b) if a == b => Some(a),
+            (Self::I64, Self::U64) | (Self::U64, Self::I64) => Some(Self::I64),
+            (Self::F64, Self::I64 | Self::U64) | (Self::I64 | Self::U64, Self::F64) => Some(Self::F64),
+            _ => None,
+        }
+    }
+
+    /// `value` as this kind, or `None` when it would not be the same value.
+    fn convert(self, value: Value) -> Option<Value> {
+        Some(match (self, value) {
+            (_, Value::Null) => Value::Null,
+            (Self::I64, Value::U64(v)) => Value::I64(i64::try_from(v).ok()?),
+            (Self::U64, Value::I64(v)) => Value::U64(u64::try_from(v).ok()?),
+            (Self::F64, Value::U64(v)) => Value::F64(exact_f64(i128::from(v))?),
+            (Self::F64, Value::I64(v)) => Value::F64(exact_f64(i128::from(v))?),
+            (kind, value) if Self::of(&value) == Some(kind) => value,
+            _ => return None,
+        })
+    }
+}
+
+fn exact_f64(v: i128) -> Option<f64> {
+    let f = v as f64;
+    (f as i128 == v).then_some(f)
+}
+
+impl MetaCache {
+    fn of(view: &View) -> Self {
+        let state = match view.meta.get() {
+            Some(decoded) => MetaState::clone(decoded.state()),
+            None => view.replay_metadata(),
+        };
+        let names = field_names(&state);
+        let mut kinds = BTreeMap::new();
+        for record in state.records.values() {
+            for (field, value) in record {
+                if let Some(kind) = Kind::of(value) {
+                    kinds.entry(*field).or_insert(kind);
+                }
+            }
+        }
+        Self { generation: view.generation, state, names, kinds }
+    }
+
+    /// Field numbers and values for named fields, each converted to its field's kind.
+    fn record(&mut self, fields: &Fields, row: u64, file: &mut BTreeMap<String, Value>) -> Result<BTreeMap<u16, Value>, Error> {
+        let mut record = BTreeMap::new();
+        for (name, value) in fields {
+            let kinds = &self.kinds;
+            let id = field_id(&mut self.names, file, &|id| kinds.contains_key(&id), name)?;
+            if let Value::F64(v) = value
+                && !v.is_finite()
+            {
+                return Err(Error::Invalid {
+                    what: format!("row {row}: field '{name}' is not a finite number"),
+                });
+            }
+            let value = match self.kinds.get(&id) {
+                None => value.clone(),
+                Some(kind) => kind.convert(value.clone()).ok_or_else(|| Error::Invalid {
+                    what: format!(
+                        "row {row}: field '{name}' holds {} in this store, not {value:?}",
+                        kind.word()
+                    ),
+                })?,
+            };
+            if record.insert(id, value).is_some() {
+                return Err(Error::Invalid { what: format!("row {row}: field '{name}' is given twice") });
+            }
+        }
+        Ok(record)
+    }
+
+    /// Decides the kind of fields that are new with this batch, so that one odd value late in a
+    /// batch does not clash with the first.
+    fn learn(&mut self, metadata: &[Fields], file: &mut BTreeMap<String, Value>) -> Result<(), Error> {
+        let mut fresh: BTreeMap<&str, Kind> = BTreeMap::new();
+        for (row, fields) in metadata.iter().enumerate() {
+            for (name, value) in fields {
+                let Some(kind) = Kind::of(value) else { continue };
+                match fresh.get_mut(name.as_str()) {
+                    None => {
+                        fresh.insert(name, kind);
+                    }
+                    Some(known) => {
+                        *known = known.join(kind).ok_or_else(|| Error::Invalid {
+                            what: format!(
+                                "row {row}: field '{name}' holds {} here and {} in earlier rows; \
+                                 a field has one type",
+                                kind.word(),
+                                known.word()
+                            ),
+                        })?;
+                    }
+                }
+            }
+        }
+        for (name, kind) in fresh {
+            let kinds = &self.kinds;
+            let id = field_id(&mut self.names, file, &|id| kinds.contains_key(&id), name)?;
+            self.kinds.entry(id).or_insert(kind);
+        }
+        Ok(())
+    }
+
+    /// The payload of the next generation, and the state after it.
+    fn advance(
+        &mut self,
+        changes: BTreeMap<u64, Option<BTreeMap<u16, Value>>>,
+        file: BTreeMap<String, Value>,
+    ) -> Result<Vec<u8>, Error> {
+        let state = &mut self.state;
+        let damaged = state.dropped_generations > 0 || state.dropped_records > 0;
+        let generation = state.generation + state.dropped_generations + 1;
+        let full = state.generation == 0
+            || damaged
+            || state.deltas_since_snapshot >= DELTAS_PER_SNAPSHOT
+            || state.chain_bytes > CHAIN_BYTES;
+        // Only the records that change go through the delta encoder: O(changes), not O(store).
+        let mut old = MetaState { generation: state.generation, file: state.file.clone(), ..MetaState::default() };
+        let mut new = MetaState { generation, file: state.file.clone(), ..MetaState::default() };
+        new.file.extend(file.clone());
+        for (id, record) in changes {
+            match &record {
+                Some(record) => {
+                    new.records.insert(id, record.clone());
+                }
+                None if !state.records.contains_key(&id) => continue,
+                None => {}
+            }
+            let before = match record {
+                Some(record) => state.records.insert(id, record),
+                None => state.records.remove(&id),
+            };
+            if let Some(before) = before {
+                old.records.insert(id, before);
+            }
+        }
+        state.file.extend(file);
+        let payload = if full {
+            meta::encode_snapshot(state, generation)
+        } else {
+            meta::encode_delta(&old, &new)
+        }
+        .map_err(format_error)?;
+        state.generation = generation;
+        state.dropped_generations = 0;
+        state.dropped_records = 0;
+        if full {
+            state.deltas_since_snapshot = 0;
+            state.chain_bytes = payload.len() as u64;
+        } else {
+            state.deltas_since_snapshot += 1;
+            state.chain_bytes += payload.len() as u64;
+        }
+        Ok(payload)
+    }
+
+    /// The state, for a full rewrite of the file.
+    pub(crate) fn state(&self) -> &MetaState {
+        &self.state
+    }
+}
+
+pub(crate) fn cache_of<'c>(slot: &'c mut Option<MetaCache>, view: &View) -> &'c mut MetaCache {
+    if slot.as_ref().is_none_or(|c| c.generation != view.generation) {
+        *slot = None;
+    }
+    slot.get_or_insert_with(|| MetaCache::of(view))
+}
+
+/// An open commit: the lock is held and `view` is what the file holds.
+pub(crate) struct Commit<'a> {
+    pub(crate) view: Arc<View>,
+    pub(crate) base: Manifest,
+    pub(crate) writer: Writer<'a>,
+    pub(crate) entries: Vec<DirEntry>,
+    head: [u8; 32],
+}
+
+impl std::fmt::Debug for Commit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commit").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Commit<'_> {
+    /// Epoch this commit will have.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.base.epoch.saturating_add(1)
+    }
+
+    pub(crate) fn append(&mut self, kind: SegType, payload: &[&[u8]]) -> Result<Segment, Error> {
+        let segment = self.writer.append(kind, payload).map_err(|e| self.failed(e))?;
+        self.entries.push(dir_entry(&segment));
+        Ok(segment)
+    }
+
+    pub(crate) fn witness(&mut self, action: &str, kind: u8) -> Result<(), Error> {
+        let entry = rvf_crypto::entry(&self.head, action, now_ns(), kind);
+        self.append(SegType::WITNESS, &[&entry])?;
+        self.head = rvf_crypto::next_head(&entry);
+        Ok(())
+    }
+
+    /// The manifest of this commit: the old one, plus the new entries.
+    pub(crate) fn manifest(&mut self) -> Manifest {
+        let mut manifest = self.base.clone();
+        manifest.epoch = self.epoch();
+        manifest.directory.append(&mut self.entries);
+        manifest.hashes = None;
+        manifest
+    }
+
+    pub(crate) fn finish(&mut self, manifest: &Manifest) -> Result<(), Error> {
+        self.writer.commit(manifest).map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    fn failed(&self, error: rvf_format::Error) -> Error {
+        write_error(&self.view, error)
+    }
+}
+
+pub(crate) fn write_error(view: &View, error: rvf_format::Error) -> Error {
+    match error {
+        rvf_format::Error::Io { source, .. } => Error::io(&view.path, "write", source),
+        rvf_format::Error::SignedStore => Error::Policy {
+            what: format!(
+                "{}: the file is signed; a change would break the signature. Copy it to a new store first",
+                view.path.display()
+            ),
+        },
+        other => format_error(other),
+    }
+}
+
+pub(crate) fn format_error(error: rvf_format::Error) -> Error {
+    Error::Invalid { what: error.to_string() }
+}
+
+pub(crate) fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl Store {
+    /// Runs `work` with the write lock held and the file freshly looked at. Publishes a new view
+    /// when it succeeds; drops what the writer remembered when it fails.
+    pub(crate) fn locked<T>(
+        &self,
+        work: impl FnOnce(&FileStorage, Arc<View>, &mut Option<MetaCache>) -> Result<T, Error>,
+    ) -> Result<(T, Arc<View>), Error> {
+        if self.access() == Access::ReadOnly {
+            return Err(Error::ReadOnly { path: self.path().to_path_buf() });
+        }
+        let mut cache = self.commit.lock();
+        let (lock, storage) = self.acquire()?;
+        self.refresh()?;
+        let result = work(&storage, self.view(), &mut cache);
+        match result {
+            Ok(value) => {
+                let view = self.publish()?;
+                if let Some(cache) = cache.as_mut() {
+                    cache.generation = view.generation;
+                }
+                drop(lock);
+                Ok((value, view))
+            }
+            Err(error) => {
+                *cache = None;
+                drop(lock);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the lock on the file that the path names now: a compaction may replace it meanwhile.
+    fn acquire(&self) -> Result<(WriteLock, FileStorage), Error> {
+        const TRIES: usize = 16;
+        for _ in 0..TRIES {
+            let (file, meta) = open_regular(self.path(), true)?;
+            let lock = WriteLock::acquire(self.path(), &file, self.options().lock_wait).map_err(|e| match e {
+                LockError::Io { source, .. } => Error::io(self.path(), "lock", source),
+                held => Error::Locked { path: self.path().to_path_buf(), holder: held.to_string() },
+            })?;
+            let (_, now) = open_regular(self.path(), false)?;
+            if crate::source::stamp(self.path(), &now)?.ino == crate::source::stamp(self.path(), &meta)?.ino {
+                return Ok((lock, FileStorage::new(file)));
+            }
+        }
+        Err(Error::Locked { path: self.path().to_path_buf(), holder: "the file keeps being replaced".into() })
+    }
+
+    /// [`Store::locked`] for a commit that appends.
+    pub(crate) fn append<T>(
+        &self,
+        work: impl FnOnce(&mut Commit<'_>, &mut Option<MetaCache>) -> Result<T, Error>,
+    ) -> Result<(T, Arc<View>), Error> {
+        self.locked(|storage, view, cache| {
+            let base = writable(&view)?;
+            let writer = Writer::new(storage, &view.opened).map_err(|e| write_error(&view, e))?;
+            let head = view.contents.witness_head;
+            let mut commit = Commit { view, base, writer, entries: Vec::new(), head };
+            work(&mut commit, cache)
+        })
+    }
+
+    /// Adds the rows of a batch in one atomic commit. Existing ids are overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Dimension`], [`Error::NotFinite`], [`Error::DuplicateId`], [`Error::Invalid`] for
+    /// the batch; [`Error::Locked`], [`Error::NoSpace`], [`Error::Io`], [`Error::ReadOnly`],
+    /// [`Error::Policy`] for the file. Nothing is changed then.
+    pub fn ingest(&self, batch: &Batch, progress: &dyn Progress) -> Result<IngestReport, Error> {
+        let view = self.view();
+        let dim = view.dimension();
+        let rows = batch.rows();
+        if rows > 0 && (batch.dimension != dim || batch.vectors.len() != rows * dim) {
+            return Err(Error::Dimension { row: 0, got: batch.dimension, want: dim });
+        }
+        if let Some(ids) = &batch.ids
+            && ids.len() != rows
+        {
+            return Err(Error::Invalid { what: format!("{} ids for {rows} rows", ids.len()) });
+        }
+        if !batch.metadata.is_empty() && batch.metadata.len() != rows {
+            return Err(Error::Invalid {
+                what: format!("{} metadata records for {rows} rows", batch.metadata.len()),
+            });
+        }
+        let mut keep: Vec<usize> = Vec::with_capacity(rows);
+        for (row, vector) in batch.vectors.chunks_exact(dim.max(1)).enumerate() {
+            match (vector.iter().position(|v| !v.is_finite()), batch.on_bad_row) {
+                (None, _) => keep.push(row),
+                (Some(component), BadRow::Refuse) => {
+                    return Err(Error::NotFinite { row: row as u64, component });
+                }
+                (Some(_), BadRow::Skip) => {}
+            }
+        }
+        let rejected = (rows - keep.len()) as u64;
+        if keep.is_empty() {
+            return Ok(IngestReport { accepted: 0, rejected, epoch: view.epoch(), first_id: None });
+        }
+        if let Some(ids) = &batch.ids {
+            let mut sorted: Vec<u64> = keep.iter().filter_map(|row| ids.get(*row).copied()).collect();
+            sorted.sort_unstable();
+            if let Some(pair) = sorted.windows(2).find(|w| w.first() == w.last()) {
+                return Err(Error::DuplicateId { id: pair.first().copied().unwrap_or(0) });
+            }
+        }
+        let ((first_id, accepted), view) =
+            self.append(|commit, cache| commit_rows(commit, cache, batch, &keep, progress))?;
+        let epoch = view.epoch();
+        self.notify(&Event {
+            kind: "ingest",
+            epoch,
+            detail: vec![
+                ("accepted".into(), accepted.to_string()),
+                ("rejected".into(), rejected.to_string()),
+            ],
+        });
+        Ok(IngestReport { accepted, rejected, epoch, first_id: Some(first_id) })
+    }
+
+    /// Deletes vectors and their metadata in one atomic commit. Ids that are not live are counted,
+    /// not refused; when none is live nothing is written.
+    ///
+    /// # Errors
+    /// As [`Store::ingest`].
+    pub fn delete(&self, ids: &[u64]) -> Result<DeleteReport, Error> {
+        let mut wanted = ids.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.refresh()?;
+        let view = self.view();
+        if !wanted.iter().any(|id| view.find(*id).is_some()) {
+            return Ok(DeleteReport { deleted: 0, missing: wanted.len() as u64, epoch: view.epoch() });
+        }
+        let (deleted, view) = self.append(|commit, cache| {
+            let live: Vec<u64> =
+                wanted.iter().copied().filter(|id| commit.view.find(*id).is_some()).collect();
+            let epoch = commit.epoch();
+            let journal = Journal::of_deletes(epoch, ids).encode().map_err(format_error)?;
+            commit.append(SegType::JOURNAL, &[&journal])?;
+            let cache = cache_of(cache, &commit.view);
+            let changes = live.iter().map(|id| (*id, None)).collect();
+            let payload = cache.advance(changes, BTreeMap::new())?;
+            commit.append(SegType::META, &[&payload])?;
+            commit.witness(&format!("delete:count={},epoch={epoch}", live.len()), WITNESS_DELETE)?;
+            let mut manifest = commit.manifest();
+            manifest.deleted.extend_from_slice(&live);
+            manifest.deleted.sort_unstable();
+            manifest.deleted.dedup();
+            commit.finish(&manifest)?;
+            Ok(live.len() as u64)
+        })?;
+        let epoch = view.epoch();
+        self.notify(&Event {
+            kind: "delete",
+            epoch,
+            detail: vec![("deleted".into(), deleted.to_string())],
+        });
+        Ok(DeleteReport { deleted, missing: wanted.len() as u64 - deleted, epoch })
+    }
+
+    /// Replaces the metadata of one vector. An empty record removes it. Returns the new epoch.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchId`]; otherwise as [`Store::ingest`].
+    pub fn put_metadata(&self, id: u64, fields: &Fields) -> Result<u32, Error> {
+        let ((), view) = self.append(|commit, cache| {
+            if commit.view.find(id).is_none() {
+                return Err(Error::NoSuchId { id });
+            }
+            let cache = cache_of(cache, &commit.view);
+            let mut file = BTreeMap::new();
+            let one = std::slice::from_ref(fields);
+            cache.learn(one, &mut file)?;
+            let record = cache.record(fields, 0, &mut file)?;
+            let change = if record.is_empty() { None } else { Some(record) };
+            let payload = cache.advance(BTreeMap::from([(id, change)]), file)?;
+            commit.append(SegType::META, &[&payload])?;
+            commit.witness(&format!("metadata:count=1,epoch={}", commit.epoch()), WITNESS_CHANGE)?;
+            let manifest = commit.manifest();
+            commit.finish(&manifest)
+        })?;
+        let epoch = view.epoch();
+        self.notify(&Event { kind: "metadata", epoch, detail: vec![("id".into(), id.to_string())] });
+        Ok(epoch)
+    }
+}
+
+/// The manifest that a commit builds on, or why there is none.
+pub(crate) fn writable(view: &View) -> Result<Manifest, Error> {
+    let Some(located) = &view.opened.manifest else {
+        return Err(Error::Policy {
+            what: format!(
+                "{}: no manifest could be found, so the store is shown read-only; `rvf export` its vectors and \
+                 ingest them into a new store",
+                view.path.display()
+            ),
+        });
+    };
+    if view.contents.cow.is_some() {
+        return Err(Error::Unsupported {
+            path: view.path.clone(),
+            what: "a copy-on-write child cannot be changed by this version".into(),
+        });
+    }
+    Ok(located.manifest.clone())
+}
+
+fn commit_rows(
+    commit: &mut Commit<'_>,
+    cache: &mut Option<MetaCache>,
+    batch: &Batch,
+    keep: &[usize],
+    progress: &dyn Progress,
+) -> Result<(u64, u64), Error> {
+    let view = Arc::clone(&commit.view);
+    let dim = view.dimension();
+    let first_free = match view.max_id() {
+        None => 0,
+        Some(max) => max.checked_add(1).ok_or_else(|| Error::Invalid {
+            what: "the highest possible id is in use; give ids".into(),
+        })?,
+    };
+    let id_of = |at: usize, row: usize| match &batch.ids {
+        Some(ids) => ids.get(row).copied().unwrap_or(0),
+        None => first_free + at as u64,
+    };
+    let ids: Vec<u64> = keep.iter().enumerate().map(|(at, row)| id_of(at, *row)).collect();
+
+    // Metadata first: what it refuses must not leave vectors behind in the file.
+    let mut meta_payload = None;
+    let has_fields = batch.metadata.iter().any(|fields| !fields.is_empty());
+    if has_fields {
+        let cache = cache_of(cache, &view);
+        let mut file = BTreeMap::new();
+        cache.learn(&batch.metadata, &mut file)?;
+        let mut changes = BTreeMap::new();
+        for (id, row) in ids.iter().zip(keep) {
+            let Some(fields) = batch.metadata.get(*row).filter(|f| !f.is_empty()) else { continue };
+            changes.insert(*id, Some(cache.record(fields, *row as u64, &mut file)?));
+        }
+        meta_payload = Some(cache.advance(changes, file)?);
+    }
+
+    let stride = 8 + 4 * dim;
+    let per_segment = (SEGMENT_BYTES / stride).max(1);
+    let mut body = Vec::with_capacity(stride * per_segment.min(ids.len()));
+    let mut done: u64 = 0;
+    for (ids, rows) in ids.chunks(per_segment).zip(keep.chunks(per_segment)) {
+        body.clear();
+        for (id, row) in ids.iter().zip(rows) {
+            body.extend_from_slice(&id.to_le_bytes());
+            for v in batch.vectors.get(row * dim..row * dim + dim).unwrap_or(&[]) {
+                body.extend_from_slice(&v.to_le_bytes());
+            }
+        }
+        let dim16 = u16::try_from(dim).map_err(|_| Error::TooLarge { what: format!("dimension {dim}") })?;
+        let head = vec_seg::head(dim16, ids.len() as u32);
+        commit.append(SegType::VEC, &[&head, &body])?;
+        done += ids.len() as u64;
+        if !progress.step(done, keep.len() as u64) {
+            return Err(Error::Cancelled);
+        }
+    }
+    if let Some(payload) = &meta_payload {
+        commit.append(SegType::META, &[payload])?;
+    }
+    let action = format!("ingest:count={},epoch={}", ids.len(), commit.epoch());
+    commit.witness(&action, WITNESS_CHANGE)?;
+
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    let live_before = sorted.iter().filter(|id| view.find(**id).is_some()).count() as u64;
+    let mut manifest = commit.manifest();
+    let deleted_before = manifest.deleted.len();
+    manifest.deleted.retain(|id| sorted.binary_search(id).is_err());
+    let revived = (deleted_before - manifest.deleted.len()) as u64;
+    manifest.total_vectors += ids.len() as u64 - live_before - revived;
+    if live_before + revived > 0 {
+        // The reference's own graph would keep the old vectors' links; ours knows which rows died.
+        let layout = &view.opened.layout;
+        manifest.directory.retain(|entry| {
+            entry.kind() != SegType::INDEX
+                || layout
+                    .segment_at_offset(entry.offset)
+                    .is_some_and(|s| crate::coverage::open_image(view.bytes(), s).is_some())
+        });
+    }
+    commit.finish(&manifest)?;
+    Ok((sorted.first().copied().unwrap_or(0), ids.len() as u64))
+}
