@@ -15,6 +15,7 @@ mod create;
 mod error;
 mod live;
 mod metadata;
+mod parent;
 mod reindex;
 mod rows;
 mod search;

@@ -92,7 +92,11 @@ impl Metadata {
                 if seen.insert(*field) {
                     builder.field(*field, &self.name(*field));
                 }
-                builder.set(row, *field, to_filter_value(value));
+                // `find` gives rows of the table, so only a field with more than 4 GiB of text can
+                // fail; it is then missing from filters, never wrong in them.
+                if let Err(e) = builder.set(row, *field, to_filter_value(value)) {
+                    tracing::warn!(field = *field, error = %e, "value left out of filters");
+                }
             }
         }
         for (field, name) in &self.names {
@@ -147,7 +151,7 @@ pub(crate) fn field_id(
     Ok(id)
 }
 
-fn to_filter_value(value: &Value) -> filter::Value {
+pub(crate) fn to_filter_value(value: &Value) -> filter::Value {
     match value {
         Value::Null => filter::Value::Null,
         Value::String(s) => filter::Value::String(s.clone()),

@@ -1,5 +1,6 @@
 //! Answering queries: plan, walk or scan, merge with rows newer than the index.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -26,12 +27,12 @@ impl View {
     pub fn search(&self, request: &SearchRequest<'_>) -> Result<Vec<Answer>, Error> {
         let dim = self.dimension();
         let queries = self.split_queries(request.queries)?;
-        self.can_search()?;
+        let inherited = self.inherited(request.filter)?;
         let allow = match request.filter {
             Some(text) if !text.trim().is_empty() => Some(self.matching(text)?),
             _ => None,
         };
-        let job = Job { view: self, request, allow: allow.as_deref() };
+        let job = Job { view: self, request, allow: allow.as_deref(), inherited: &inherited };
         let threads = request.threads.clamp(1, queries.max(1));
         let mut answers: Vec<Answer> = Vec::with_capacity(queries);
         if threads <= 1 {
@@ -64,18 +65,6 @@ impl View {
         }
         Ok(queries)
     }
-
-    fn can_search(&self) -> Result<(), Error> {
-        if self.contents.cow.is_some() {
-            return Err(Error::Unsupported {
-                path: self.path.clone(),
-                what: "a copy-on-write child: its answers need the parent's vectors, which this version does \
-                       not read; its own rows are in vectors.npy"
-                    .into(),
-            });
-        }
-        Ok(())
-    }
 }
 
 /// One request against one view.
@@ -84,6 +73,8 @@ struct Job<'a> {
     view: &'a View,
     request: &'a SearchRequest<'a>,
     allow: Option<&'a Bitmap>,
+    /// Rows that a copy-on-write child takes from its ancestors.
+    inherited: &'a [(Arc<View>, Bitmap)],
 }
 
 impl Job<'_> {
@@ -132,6 +123,25 @@ impl Job<'_> {
         {
             return Err(Error::Timeout { ms: 0 });
         }
+        let mut answer = self.own(q, scratch, threads)?;
+        for (ancestor, rows) in self.inherited {
+            let part = Job { view: ancestor, request: self.request, allow: Some(rows), inherited: &[] };
+            let found = part.own(q, scratch, threads)?;
+            answer.hits.extend(found.hits);
+            answer.hits.sort_unstable_by(Hit::order);
+            answer.hits.truncate(self.request.k);
+            answer.exact &= found.exact;
+            answer.visited += found.visited;
+            if !found.exact {
+                answer.layer = found.layer;
+            }
+        }
+        answer.micros = started.elapsed().as_secs_f64() * 1e6;
+        Ok(answer)
+    }
+
+    /// Answers from the rows of one file.
+    fn own(&self, q: &[f32], scratch: &mut Scratch, threads: usize) -> Result<Answer, Error> {
         let view = self.view;
         let live = view.live_state();
         let wanted = usize::try_from(live.count()).unwrap_or(usize::MAX).min(self.request.k);
@@ -191,7 +201,6 @@ impl Job<'_> {
                 ),
             });
         }
-        answer.micros = started.elapsed().as_secs_f64() * 1e6;
         Ok(answer)
     }
 }

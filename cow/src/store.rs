@@ -15,6 +15,7 @@ use rvf_format::{ChecksumState, FileBytes};
 use rvf_index::{Image, Metric, ScratchPool};
 
 use crate::coverage;
+use crate::parent::{self, Parent};
 use crate::error::Error;
 use crate::rows::RowTable;
 use crate::source::{open_regular, stamp};
@@ -61,7 +62,9 @@ impl Store {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
         let checked = Mutex::new(HashMap::new());
-        let view = load(path, options, &Context { scratch: &scratch, checked: &checked, generation: 1, transient: None })?;
+        let context =
+            Context { scratch: &scratch, checked: &checked, generation: 1, transient: None };
+        let view = load(path, options, &context, None, &mut Vec::new())?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
@@ -132,7 +135,7 @@ impl Store {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         let transient = self.transient.lock().clone();
         let context = Context { scratch: &self.scratch, checked: &self.checked, generation, transient };
-        let view = Arc::new(load(&self.path, &self.options, &context)?);
+        let view = Arc::new(load(&self.path, &self.options, &context, None, &mut Vec::new())?);
         self.generation.store(generation, Ordering::Relaxed);
         self.current.store(Arc::clone(&view));
         drop(guard);
@@ -191,10 +194,19 @@ struct Context<'a> {
     transient: Option<Arc<Image>>,
 }
 
-/// Reads a file into a view. O(segments), plus checksums as the options ask.
-fn load(path: &Path, options: &OpenOptions, context: &Context<'_>) -> Result<View, Error> {
+/// Reads a file, or the first `limit` bytes of it, into a view. O(segments), plus checksums as the
+/// options ask. `visited` holds device and inode of the files that led here.
+fn load(
+    path: &Path,
+    options: &OpenOptions,
+    context: &Context<'_>,
+    limit: Option<u64>,
+    visited: &mut Vec<(u64, u64)>,
+) -> Result<View, Error> {
     let (file, meta) = open_regular(path, false)?;
-    let stamp = stamp(path, &meta)?;
+    let mut stamp = stamp(path, &meta)?;
+    stamp.len = limit.unwrap_or(stamp.len).min(stamp.len);
+    visited.push((stamp.dev, stamp.ino));
     let bytes = if options.mmap {
         FileBytes::map(&file, stamp.len)
     } else {
@@ -271,6 +283,28 @@ fn load(path: &Path, options: &OpenOptions, context: &Context<'_>) -> Result<Vie
         image = Some(own);
     }
     stale_index &= image.is_none();
+    let parent = contents.cow.as_ref().map(|cow| {
+        let identity = opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
+        let found = parent::find(path, cow, identity, visited)?;
+        // Checksums of the parent are looked at anew: the map of known ones is keyed by offset.
+        let checked = Mutex::new(HashMap::new());
+        let context = Context { scratch: context.scratch, checked: &checked, generation: 1, transient: None };
+        let view = load(&found.path, options, &context, Some(found.len), visited)
+            .map_err(|e| format!("its parent cannot be read: {e}"))?;
+        if view.dimension() != dim {
+            return Err(format!("{} has another dimension", found.path.display()));
+        }
+        Ok(Parent::new(Arc::new(view)))
+    });
+    if let Some(Err(missing)) = &parent {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "parent-missing",
+            offset: 0,
+            text: format!("copy-on-write child: {missing}; only its own rows are shown"),
+            mend: Some("put the parent back where the child expects it".into()),
+        });
+    }
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
 
     let mut deleted = opened.manifest.as_ref().map(|m| m.manifest.deleted.clone()).unwrap_or_default();
@@ -292,6 +326,7 @@ fn load(path: &Path, options: &OpenOptions, context: &Context<'_>) -> Result<Vie
         damaged,
         verified,
         findings,
+        parent,
         scratch: Arc::clone(context.scratch),
         live: std::sync::OnceLock::new(),
         meta: std::sync::OnceLock::new(),

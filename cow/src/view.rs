@@ -18,6 +18,7 @@ use rvf_index::{Bitmap, Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 use crate::error::Error;
 use crate::live::Live;
 use crate::metadata::Metadata;
+use crate::parent::{Missing, Parent};
 use crate::rows::RowTable;
 use crate::types::{Fields, IndexState, Status};
 
@@ -42,6 +43,8 @@ pub struct View {
     pub(crate) damaged: Vec<Range<u32>>,
     pub(crate) verified: bool,
     pub(crate) findings: Vec<Finding>,
+    /// For a copy-on-write child: its parent, or why it cannot be read.
+    pub(crate) parent: Option<Result<Parent, Missing>>,
     pub(crate) scratch: Arc<ScratchPool>,
     pub(crate) live: OnceLock<Live>,
     pub(crate) meta: OnceLock<Metadata>,
@@ -214,6 +217,12 @@ impl View {
 
     /// Decodes the metadata chain. Never fails: what cannot be read becomes a finding.
     pub(crate) fn replay_metadata(&self) -> MetaState {
+        // A child without metadata of its own has its parent's; with its own it has only those.
+        if let Some(Ok(parent)) = &self.parent
+            && !self.has_metadata()
+        {
+            return MetaState::clone(parent.view.metadata().state());
+        }
         let live = self.live_state();
         meta::replay(self.bytes(), &self.contents.meta_entries, &|id| live.find(id).is_some())
     }
