@@ -9,9 +9,6 @@ use super::like::Pattern;
 use super::value::Value;
 use crate::Bitmap;
 
-/// A set of value codes covering more than one row in this many is found by reading the codes of all rows in order
-/// rather than by jumping through postings: sequential reads of 1 to 4 bytes beat scattered marks from about there.
-const SCAN_SHARE: u32 = 4;
 /// Testing a row of an intermediate result costs about this many marks.
 const TEST_COST: u64 = 2;
 
@@ -197,24 +194,40 @@ impl Columns {
         if count == rows {
             return Bitmap::full(rows);
         }
-        // Rows without the field are in no posting: their set is what remains when all others are taken away.
-        if set.missing {
-            let mut found = self.mark(column, &set.complement(column.len()));
+        // Rows without the field are in no posting: a set with such rows is what remains when all others are taken away.
+        // Where every row carries the field either way works, and the smaller side is quicker.
+        let complete = column.carrying() == rows;
+        let by_rest = if complete { count > rows / 2 } else { set.missing };
+        if by_rest {
+            let mut rest = set.complement(column.len());
+            rest.missing = false;
+            let mut found = self.mark_present(column, &rest);
             found.not();
             return found;
         }
+        self.mark_present(column, set)
+    }
+
+    /// The carrying rows whose code is in the set.
+    fn mark_present(&self, column: &Column, set: &CodeSet) -> Bitmap {
+        let rows = self.rows;
         let mut words = vec![0u64; (rows as usize).div_ceil(64)];
         for &(from, to) in set.ranges() {
             let matching = column.rows_of(from, to);
-            if matching.len() as u32 > rows / SCAN_SHARE {
+            if matching.len() as u32 > rows / column.codes.scan_share() {
                 match &column.codes {
                     Codes::U8(codes) => {
-                        scan(codes, &mut words, |c| u32::from(c).wrapping_sub(from) < to - from)
+                        let (from, len) = (from as u8, (to - from) as u8);
+                        scan(codes, &mut words, |c| c.wrapping_sub(from) < len);
                     }
                     Codes::U16(codes) => {
-                        scan(codes, &mut words, |c| u32::from(c).wrapping_sub(from) < to - from)
+                        let (from, len) = (from as u16, (to - from) as u16);
+                        scan(codes, &mut words, |c| c.wrapping_sub(from) < len);
                     }
-                    Codes::U32(codes) => scan(codes, &mut words, |c| c.wrapping_sub(from) < to - from),
+                    Codes::U32(codes) => {
+                        let len = to - from;
+                        scan(codes, &mut words, |c| c.wrapping_sub(from) < len);
+                    }
                     Codes::Sparse(..) => post(matching, &mut words),
                 }
             } else {
@@ -222,6 +235,18 @@ impl Columns {
             }
         }
         Bitmap::from_words(rows, &words)
+    }
+}
+
+impl Codes {
+    /// A range of codes that more than one row in this many carries is found by reading the codes of all rows in order
+    /// rather than by jumping through postings. Measured: a mark takes as long as reading 24, 6 and 3 codes.
+    fn scan_share(&self) -> u32 {
+        match self {
+            Self::U8(_) => 24,
+            Self::U16(_) => 6,
+            Self::U32(_) | Self::Sparse(..) => 3,
+        }
     }
 }
 
@@ -236,10 +261,17 @@ fn post(rows: &[u32], words: &mut [u64]) {
 
 /// Marks the rows whose code passes, reading all codes in row order.
 fn scan<T: Copy>(codes: &[T], words: &mut [u64], inside: impl Fn(T) -> bool) {
+    // Comparing into bytes first lets the compiler use vector instructions of whatever width it has.
+    let mut flags = [0u8; 64];
     for (word, codes) in words.iter_mut().zip(codes.chunks(64)) {
+        flags.fill(0);
+        for (flag, code) in flags.iter_mut().zip(codes) {
+            *flag = u8::from(inside(*code));
+        }
         let mut bits = 0;
-        for (i, code) in codes.iter().enumerate() {
-            bits |= u64::from(inside(*code)) << i;
+        for (i, eight) in flags.as_chunks::<8>().0.iter().enumerate() {
+            // Byte j holds 0 or 1 at bit 8j; the product moves it to bit 56 + j, and no two land on one bit.
+            bits |= (u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
         }
         *word |= bits;
     }

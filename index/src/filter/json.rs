@@ -20,6 +20,9 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
         let place = format!("line {} column {}", error.line(), error.column());
         let whole = error.to_string();
         let problem = whole.split(" at line ").next().unwrap_or_default();
+        if problem == "recursion limit exceeded" {
+            return FilterError::TooDeep;
+        }
         FilterError::Json { place, problem: format!("not valid JSON: {problem}") }
     })?;
     let mut reader = Reader { predicates: 0 };

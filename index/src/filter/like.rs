@@ -142,18 +142,23 @@ impl Pattern {
         }
     }
 
-    /// The longest literal that every match contains, as a search; `None` when there is none or case is ignored.
-    pub(super) fn needle(&self) -> Option<&Finder<'static>> {
+    /// Search for the longest literal that every match contains; `None` when there is none or case is ignored.
+    pub(super) fn needle(&self) -> Option<Finder<'static>> {
         if self.ignore_case {
             return None;
         }
-        let literals = self.runs.iter().filter_map(|run| run.literal.as_ref());
-        literals.max_by_key(|f| f.needle().len()).filter(|f| !f.needle().is_empty())
+        let fragments = self.runs.iter().flat_map(|run| run.chars.split(Option::is_none));
+        let longest = fragments.max_by_key(|f| f.len()).filter(|f| !f.is_empty())?;
+        let text: String = longest.iter().flatten().collect();
+        Some(Finder::new(text.as_bytes()).into_owned())
     }
 }
 
 /// Lower case character by character, so that patterns and text agree whatever stands beside a character.
 fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars().flat_map(char::to_lowercase).collect()
 }
 
@@ -214,5 +219,7 @@ mod tests {
         assert!(Pattern::new("ab%", false).is_prefix_only());
         assert!(!Pattern::new("a_%", false).is_prefix_only());
         assert!(Pattern::new("%_%", false).needle().is_none());
+        let split = Pattern::new("%_ab_cde_%f%", false).needle();
+        assert_eq!(split.map(|f| f.needle().to_vec()), Some(b"cde".to_vec()));
     }
 }
