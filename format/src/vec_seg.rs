@@ -1,6 +1,7 @@
 //! VEC payloads: rows of `id u64, dim x f32`, and the columnar form of rvf-wire.
 
 use crate::error::{Error, Result, codes};
+use crate::reader::Reader;
 
 /// Bytes before the first row of the row layout.
 pub const ROWS_AT: u64 = 6;
@@ -41,6 +42,171 @@ pub fn encode(dim: u16, ids: &[u64], vectors: &[f32]) -> Result<Vec<u8>> {
         for value in &vectors[i * width..(i + 1) * width] {
             out.extend_from_slice(&value.to_le_bytes());
         }
+    }
+    Ok(out)
+}
+
+/// One block of the columnar layout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// Components of a vector.
+    pub dim: u16,
+    /// 0 f32, 1 f16, 2 bf16, 3 i8, 4 u8; others are taken as one opaque byte an element.
+    pub dtype: u8,
+    /// 0 hot, 1 warm, 2 cold.
+    pub tier: u8,
+    /// Vector ids.
+    pub ids: Vec<u64>,
+    /// Elements, column-major: all values of component 0, then component 1, ...
+    pub data: Vec<u8>,
+    /// Whether the stored CRC-32C matches; the reference never checks it.
+    pub crc_ok: bool,
+}
+
+/// Bytes of an element.
+pub fn element_size(dtype: u8) -> usize {
+    match dtype {
+        0 => 4,
+        1 | 2 => 2,
+        _ => 1,
+    }
+}
+
+/// `f32`, `f16`, `bf16`, `i8`, `u8`, `i4`, `binary`, `pq` or `custom`.
+pub fn dtype_name(dtype: u8) -> &'static str {
+    ["f32", "f16", "bf16", "i8", "u8", "i4", "binary", "pq"].get(usize::from(dtype)).unwrap_or(&"custom")
+}
+
+impl Block {
+    /// Rows of the row layout: id and `dim` f32 each. `None` for a dtype whose values are not numbers.
+    pub fn to_rows(&self) -> Option<Vec<u8>> {
+        if self.dtype > 4 {
+            return None;
+        }
+        let (count, size) = (self.ids.len(), element_size(self.dtype));
+        let mut out = Vec::with_capacity(count * row_stride(self.dim));
+        for (row, id) in self.ids.iter().enumerate() {
+            out.extend_from_slice(&id.to_le_bytes());
+            for component in 0..usize::from(self.dim) {
+                let at = (component * count + row) * size;
+                let element = self.data.get(at..at + size)?;
+                out.extend_from_slice(&element_f32(self.dtype, element)?.to_le_bytes());
+            }
+        }
+        Some(out)
+    }
+}
+
+fn element_f32(dtype: u8, bytes: &[u8]) -> Option<f32> {
+    Some(match (dtype, bytes) {
+        (0, bytes) => f32::from_le_bytes(bytes.try_into().ok()?),
+        (1, [low, high]) => f16_to_f32(u16::from_le_bytes([*low, *high])),
+        (2, [low, high]) => f32::from_bits(u32::from(u16::from_le_bytes([*low, *high])) << 16),
+        (3, [byte]) => f32::from(*byte as i8),
+        (4, [byte]) => f32::from(*byte),
+        _ => return None,
+    })
+}
+
+/// IEEE 754 binary16 to binary32, exact.
+pub fn f16_to_f32(half: u16) -> f32 {
+    let sign = u32::from(half & 0x8000) << 16;
+    let (exponent, fraction) = (u32::from(half >> 10 & 0x1f), u32::from(half & 0x3ff));
+    match exponent {
+        0 => {
+            let magnitude = fraction as f32 / 16_777_216.0;
+            if sign == 0 { magnitude } else { -magnitude }
+        }
+        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
+        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
+    }
+}
+
+/// Whether the bytes start with a block directory that is consistent with the payload's length: what tells the
+/// columnar layout from the row layout, since nothing else does. O(blocks).
+pub fn looks_columnar(payload: &[u8]) -> bool {
+    directory(payload).is_ok_and(|blocks| !blocks.is_empty())
+}
+
+struct Line {
+    start: usize,
+    end: usize,
+    count: u32,
+    dim: u16,
+    dtype: u8,
+    tier: u8,
+}
+
+fn directory(payload: &[u8]) -> Result<Vec<Line>> {
+    let mut r = Reader::new(payload, "VEC block directory", codes::INVALID_CHECKSUM);
+    let count = r.u32()? as usize;
+    if count > r.left() / 12 {
+        return r.fail(format!("{count} blocks in {} bytes", r.left()));
+    }
+    let first = (4 + 12 * count).next_multiple_of(64);
+    let mut out: Vec<Line> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = r.u32()? as usize;
+        let rows = r.u32()?;
+        let dim = r.u16()?;
+        let dtype = r.u8()?;
+        let tier = r.u8()?;
+        let data =
+            (rows as usize).checked_mul(usize::from(dim)).and_then(|n| n.checked_mul(element_size(dtype)));
+        // Data, the id map's header, at least a byte an id, and the CRC.
+        let least = data.and_then(|data| data.checked_add(7 + rows as usize + 4)).unwrap_or(usize::MAX);
+        let floor = out.last().map_or(first, |line| line.start.saturating_add(64));
+        if !start.is_multiple_of(64) || start < floor || payload.len().saturating_sub(start) < least {
+            return r.fail(format!("block at {start} with {rows} rows of dimension {dim} does not fit"));
+        }
+        if let Some(last) = out.last_mut() {
+            last.end = start;
+        }
+        out.push(Line { start, end: payload.len(), count: rows, dim, dtype, tier });
+    }
+    Ok(out)
+}
+
+/// Reads a columnar payload. O(payload).
+///
+/// # Errors
+/// [`Error::Corrupt`] when a block, an id map or a length does not hold.
+pub fn decode_columnar(payload: &[u8]) -> Result<Vec<Block>> {
+    let mut out = Vec::new();
+    for line in directory(payload)? {
+        let bytes = payload.get(line.start..line.end).unwrap_or(&[]);
+        let mut r = Reader::new(bytes, "VEC block", codes::INVALID_CHECKSUM);
+        let data = r.take(line.count as usize * usize::from(line.dim) * element_size(line.dtype))?;
+        let encoding = r.u8()?;
+        let restart = usize::from(r.u16()?);
+        let ids = r.u32()?;
+        if ids != line.count || encoding > 1 || (encoding == 1 && restart == 0) {
+            return r.fail(format!("id map of {ids} ids, encoding {encoding}, restart {restart}"));
+        }
+        let mut list = Vec::with_capacity(ids as usize);
+        for i in 0..ids as usize {
+            let id = match encoding {
+                0 => r.u64()?,
+                _ if i % restart == 0 => r.varint()?,
+                _ => {
+                    let delta = r.varint()?;
+                    let next = list.last().and_then(|last: &u64| last.checked_add(delta));
+                    let Some(next) = next else { return r.fail("vector id past 2^64") };
+                    next
+                }
+            };
+            list.push(id);
+        }
+        let hashed = bytes.get(..r.pos()).unwrap_or(&[]);
+        let crc_ok = r.u32()? == crate::checksum::crc32c(hashed);
+        out.push(Block {
+            dim: line.dim,
+            dtype: line.dtype,
+            tier: line.tier,
+            ids: list,
+            data: data.to_vec(),
+            crc_ok,
+        });
     }
     Ok(out)
 }

@@ -1,15 +1,21 @@
 //! The append writer and the commit sequence: data segments, sync, manifest, sync.
 
-use crate::checksum::ALGO_XXH3;
-use crate::error::{Error, Result};
-use crate::header::{ALIGNMENT, HEADER_LEN, SegType, Segment, SegmentHeader, padding_after};
+use crate::error::{Error, Result, codes};
+use crate::header::{
+    ALIGNMENT, HEADER_LEN, MAGIC_BYTES, MAX_PAYLOAD, SegType, Segment, SegmentHeader, VERSION, padding_after,
+};
+use crate::layout::ROOT_PAGE_LEN;
 use crate::manifest::{DirEntry, Manifest};
 use crate::recover::Opened;
+use crate::root_page::RootPage;
 use crate::storage::Storage;
 use zerocopy::IntoBytes;
 
 /// Bytes collected before they are written.
 const BUFFER: usize = 1 << 20;
+/// Types whose payloads the reference reads when it opens a store, refusing it when one is above 256 MiB.
+const LOADED: [SegType; 6] =
+    [SegType::VEC, SegType::META, SegType::MANIFEST, SegType::INDEX, SegType::COW_MAP, SegType::MEMBERSHIP];
 
 /// Appends segments to a store and commits them.
 ///
@@ -30,37 +36,70 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Prepares to append to the store that `opened` describes. A torn tail is cut off (nothing else is ever
-    /// removed); [`Writer::reclaimed`] says how much that was.
+    /// removed); [`Writer::reclaimed`] says how much that was. A tail that starts with a segment header of an unknown
+    /// version is kept: it is not ours to judge.
     ///
     /// # Errors
-    /// [`Error::SignedStore`] when a valid signed root page names the manifest that counts; [`Error::Io`].
+    /// [`Error::SignedStore`] when a valid signed root page names the manifest that counts; [`Error::Caller`] when the
+    /// file is not as long as when it was opened; [`Error::Io`].
     pub fn new(storage: &'a dyn Storage, opened: &Opened) -> Result<Self> {
+        if signed_page(storage, opened)?.is_some() {
+            return Err(Error::SignedStore);
+        }
+        Self::start(storage, opened, opened.tail.torn_at)
+    }
+
+    /// As [`Writer::new`], but cuts off the root page of a signed store: the signature is gone for good.
+    ///
+    /// # Errors
+    /// [`Error::Caller`], [`Error::Io`] as there.
+    pub fn unsigning(storage: &'a dyn Storage, opened: &Opened) -> Result<Self> {
+        let page = signed_page(storage, opened)?;
+        Self::start(storage, opened, opened.tail.torn_at.or(page))
+    }
+
+    /// A writer for an empty file.
+    ///
+    /// # Errors
+    /// [`Error::Caller`] when the file is not empty; [`Error::Io`].
+    pub fn create(storage: &'a dyn Storage) -> Result<Self> {
+        Self::start(storage, &crate::recover::open(&[]), None)
+    }
+
+    fn start(storage: &'a dyn Storage, opened: &Opened, cut: Option<u64>) -> Result<Self> {
         let len = storage.len().map_err(|source| Error::io("reading the length of the store", source))?;
-        let end = opened.layout.len.min(len);
-        let next_id = opened
-            .layout
-            .segments()
-            .map(|segment| segment.header.id())
-            .max()
-            .map_or(1, |id| id.saturating_add(1));
+        if len != opened.layout.len {
+            let text = format!(
+                "the store has {len} bytes, but had {} when it was opened; open it again",
+                opened.layout.len
+            );
+            return Err(Error::caller(codes::LOCK_STALE, text));
+        }
+        let cut = match cut.filter(|at| *at < len) {
+            Some(at) if foreign_version(storage, at)? => None,
+            other => other,
+        };
+        if let Some(at) = cut {
+            storage.truncate(at).map_err(|source| Error::io("cutting off the torn tail", source))?;
+        }
+        let end = cut.unwrap_or(len);
+        let ids = opened.layout.segments().map(|segment| segment.header.id());
+        let listed = opened
+            .manifest
+            .iter()
+            .flat_map(|located| &located.manifest.directory)
+            .map(|entry| entry.segment_id);
+        let next_id = ids.chain(listed).filter(|id| *id != u64::MAX).max().map_or(1, |id| id + 1);
         Ok(Self {
             storage,
             end,
             flushed: end,
             buffer: Vec::new(),
             next_id,
-            ordinal: opened.layout.segments().count() as u32,
-            reclaimed: 0,
+            ordinal: u32::try_from(opened.layout.segments().count()).unwrap_or(u32::MAX),
+            reclaimed: len - end,
             poisoned: None,
         })
-    }
-
-    /// As [`Writer::new`], but drops the root page of a signed store: the signature is gone for good.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn unsigning(storage: &'a dyn Storage, opened: &Opened) -> Result<Self> {
-        Self::new(storage, opened)
     }
 
     /// Bytes of torn tail that were cut off.
@@ -82,7 +121,7 @@ impl<'a> Writer<'a> {
     /// [`Writer::commit`]. Large pieces are written without being copied.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Poisoned`].
+    /// [`Error::Caller`] (0x0304) when the payload is larger than 256 MiB; [`Error::Io`], [`Error::Poisoned`].
     pub fn append(&mut self, kind: SegType, payload: &[&[u8]]) -> Result<Segment> {
         self.check()?;
         let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
@@ -91,8 +130,14 @@ impl<'a> Writer<'a> {
             hasher.update(piece);
             len += piece.len() as u64;
         }
+        if len > MAX_PAYLOAD && LOADED.contains(&kind) {
+            let text = format!(
+                "{} segment of {len} bytes: above 256 MiB the reference cannot open the store",
+                kind.name()
+            );
+            return Err(Error::caller(codes::SEGMENT_TOO_LARGE, text));
+        }
         let header = SegmentHeader::new(kind, self.next_id, len, hasher.digest128().to_le_bytes());
-        debug_assert_eq!(header.checksum_algo, ALGO_XXH3);
         let segment = self.put_segment(header, payload)?;
         self.next_id = self.next_id.saturating_add(1);
         Ok(segment)
@@ -108,7 +153,11 @@ impl<'a> Writer<'a> {
         if header.payload_len() != payload.len() as u64 {
             return Err(Error::caller(
                 crate::codes::TRUNCATED_SEGMENT,
-                format!("the header says {} bytes of payload, given are {}", header.payload_len(), payload.len()),
+                format!(
+                    "the header says {} bytes of payload, given are {}",
+                    header.payload_len(),
+                    payload.len()
+                ),
             ));
         }
         self.next_id = self.next_id.max(header.id().saturating_add(1));
@@ -137,6 +186,11 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`Error::Io`]: whether the commit took place is then unknown; open the store again.
     pub fn commit(&mut self, manifest: &Manifest) -> Result<Segment> {
+        if manifest.hashes.is_some() {
+            let text =
+                "a manifest with a hash trailer belongs to a signed store, which this writer cannot write";
+            return Err(Error::caller(codes::INVALID_MANIFEST, text));
+        }
         let payload = manifest.encode()?;
         self.sync()?;
         let segment = self.append(SegType::MANIFEST, &[&payload])?;
@@ -194,6 +248,26 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
+}
+
+/// Where the root page starts whose signature writing would invalidate. A page with a wrong CRC, or about another
+/// manifest, is none; it stays where it is.
+fn signed_page(storage: &dyn Storage, opened: &Opened) -> Result<Option<u64>> {
+    let (Some(range), Some(manifest)) = (&opened.layout.root_page, &opened.manifest) else { return Ok(None) };
+    let mut page = vec![0; ROOT_PAGE_LEN as usize];
+    read(storage, &mut page, range.start)?;
+    Ok(RootPage::parse(&page).is_ok_and(|page| page.names(manifest)).then_some(range.start))
+}
+
+/// Whether a segment header of another version starts there.
+fn foreign_version(storage: &dyn Storage, offset: u64) -> Result<bool> {
+    let mut head = [0; 5];
+    read(storage, &mut head, offset)?;
+    Ok(head.starts_with(&MAGIC_BYTES) && head[4] != VERSION)
+}
+
+fn read(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> Result<usize> {
+    storage.read_at(buf, offset).map_err(|source| Error::io("reading the end of the store", source))
 }
 
 /// The directory line of a segment.
