@@ -4,11 +4,13 @@ use super::{MAX_DEPTH, MAX_PATTERN_BYTES, MAX_PREDICATES, MAX_TEXT_BYTES};
 use crate::Family;
 
 /// What is wrong with a filter, with the values given to [`ColumnsBuilder`](super::ColumnsBuilder), or with stored columns.
+///
+/// Messages read on from a prefix of the caller's, such as `filter: `.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterError {
     /// SQL-like text does not follow the grammar.
-    #[error("filter, column {column}: expected {expected}, found {found}{}", Hint(.hint))]
+    #[error("column {column}: expected {expected}, found {found}{}", Hint(.hint))]
     Syntax {
         /// Place in characters from the start of the text, counted from 1.
         column: usize,
@@ -20,7 +22,7 @@ pub enum FilterError {
         hint: String,
     },
     /// A JSON filter is not JSON, or not a filter.
-    #[error("filter, {place}: {problem}")]
+    #[error("{place}: {problem}")]
     Json {
         /// Line and column, or the path of the offending member such as `$.and[1].value`.
         place: String,
@@ -28,16 +30,16 @@ pub enum FilterError {
         problem: String,
     },
     /// AND, OR, NOT or parentheses nest deeper than [`MAX_DEPTH`].
-    #[error("filter is nested deeper than {MAX_DEPTH} levels")]
+    #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// The text is longer than [`MAX_TEXT_BYTES`].
-    #[error("filter is {bytes} bytes long, at most {MAX_TEXT_BYTES} are allowed")]
+    #[error("text is {bytes} bytes long, at most {MAX_TEXT_BYTES} are allowed")]
     TooLong {
         /// Bytes given.
         bytes: usize,
     },
     /// There are more than [`MAX_PREDICATES`] predicates.
-    #[error("filter has more than {MAX_PREDICATES} predicates; use IN (..) for long lists of values")]
+    #[error("more than {MAX_PREDICATES} predicates; use IN (..) for long lists of values")]
     TooManyPredicates,
     /// A LIKE pattern is longer than [`MAX_PATTERN_BYTES`].
     #[error("LIKE pattern is {bytes} bytes long, at most {MAX_PATTERN_BYTES} are allowed")]

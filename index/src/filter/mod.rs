@@ -38,7 +38,7 @@
 //! # Evaluation
 //! [`Columns`] holds one inverted index per field: sorted distinct values, and for each the rows that carry it. A predicate on a
 //! field becomes ranges of value codes by binary search; predicates on one field combine as ranges before any row is touched;
-//! only then are rows marked in a [`Bitmap`](crate::Bitmap). [`matches`] evaluates the same expression on one record
+//! only then are rows marked in a [`Bitmap`](crate::Bitmap). [`matches()`] evaluates the same expression on one record
 //! without an index, for rows newer than the columns. [`FilterCache`] keeps the sets of recent filters.
 //!
 //! ```
