@@ -12,6 +12,7 @@ use rvf_index::Progress;
 
 use crate::create::{beside, create_new};
 use crate::error::Error;
+use crate::filters;
 use crate::source::sync_parent;
 use crate::store::Store;
 use crate::types::{CompactReport, Event};
@@ -141,8 +142,13 @@ fn rewrite(
     for segment in view.opened.layout.segments() {
         if matches!(
             segment.kind(),
-            SegType::VEC | SegType::MANIFEST | SegType::JOURNAL | SegType::INDEX | SegType::META
-        ) {
+            SegType::VEC
+                | SegType::MANIFEST
+                | SegType::JOURNAL
+                | SegType::INDEX
+                | SegType::META
+        ) || filters::is_ours(segment, view.bytes())
+        {
             continue;
         }
         if segment.verify(view.bytes()) == ChecksumState::Bad && segment.kind() == SegType::WITNESS {

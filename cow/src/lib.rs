@@ -13,6 +13,7 @@ mod compact;
 mod coverage;
 mod create;
 mod error;
+mod filters;
 mod live;
 mod metadata;
 mod parent;

@@ -1,11 +1,10 @@
-//! Metadata of a view: records by id, field names, and the columns that filters run over.
+//! Metadata of a view: records by id, and field names.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rvf_format::meta::{MetaState, Value};
-use rvf_index::filter::{self, Cached, Columns, ColumnsBuilder, Expr, FieldRef, FilterCache};
-use rvf_index::Bitmap;
+use rvf_index::filter;
 
 use crate::error::Error;
 use crate::types::Fields;
@@ -20,14 +19,12 @@ pub(crate) const FIELD_NAME_KEY: &str = "rvf-mount.field.";
 pub(crate) struct Metadata {
     state: Arc<MetaState>,
     names: BTreeMap<u16, String>,
-    columns: OnceLock<Columns>,
-    filters: FilterCache,
 }
 
 impl Metadata {
     pub(crate) fn new(state: Arc<MetaState>) -> Self {
         let names = field_names(&state);
-        Self { state, names, columns: OnceLock::new(), filters: FilterCache::default() }
+        Self { state, names }
     }
 
     pub(crate) fn state(&self) -> &Arc<MetaState> {
@@ -47,69 +44,6 @@ impl Metadata {
         let record = self.state.records.get(&id)?;
         Some(record.iter().map(|(field, value)| (self.name(*field), value.clone())).collect())
     }
-
-    /// The rows of `live` that match a filter, as a bitmap over all ordinals.
-    pub(crate) fn matching(
-        &self,
-        text: &str,
-        live: &Bitmap,
-        find: &dyn Fn(u64) -> Option<u32>,
-    ) -> Result<Arc<Bitmap>, Error> {
-        if let Some(hit) = self.filters.get(text) {
-            return Ok(hit.rows);
-        }
-        let expr = parse(text)?;
-        let columns = self.columns.get_or_init(|| self.build_columns(live.len(), find));
-        let mut bitmap = columns.eval(&expr).map_err(|e| Error::BadFilter { what: e.to_string() })?;
-        // A row without metadata matches `!=` and NOT; a dead row must match nothing.
-        bitmap.and(live);
-        let bitmap = Arc::new(bitmap);
-        self.filters.insert(text, Cached { expr: Arc::new(expr), rows: Arc::clone(&bitmap) });
-        Ok(bitmap)
-    }
-
-    /// Names in a filter that no record of this store has.
-    pub(crate) fn unknown_fields(&self, text: &str) -> Result<Vec<String>, Error> {
-        let expr = parse(text)?;
-        let mut unknown: Vec<String> = expr
-            .fields()
-            .into_iter()
-            .filter_map(|field| match field {
-                FieldRef::Name(name) if !self.names.values().any(|n| n == name) => Some(name.clone()),
-                FieldRef::Name(_) | FieldRef::Id(_) => None,
-            })
-            .collect();
-        unknown.dedup();
-        Ok(unknown)
-    }
-
-    fn build_columns(&self, total: u32, find: &dyn Fn(u64) -> Option<u32>) -> Columns {
-        let mut builder = ColumnsBuilder::new(total);
-        let mut seen = std::collections::BTreeSet::new();
-        for (id, record) in &self.state.records {
-            let Some(row) = find(*id) else { continue };
-            for (field, value) in record {
-                if seen.insert(*field) {
-                    builder.field(*field, &self.name(*field));
-                }
-                // `find` gives rows of the table, so only a field with more than 4 GiB of text can
-                // fail; it is then missing from filters, never wrong in them.
-                if let Err(e) = builder.set(row, *field, to_filter_value(value)) {
-                    tracing::warn!(field = *field, error = %e, "value left out of filters");
-                }
-            }
-        }
-        for (field, name) in &self.names {
-            if seen.insert(*field) {
-                builder.field(*field, name);
-            }
-        }
-        builder.build()
-    }
-}
-
-fn parse(text: &str) -> Result<Expr, Error> {
-    filter::parse(text).map_err(|e| Error::BadFilter { what: e.to_string() })
 }
 
 /// Field names of a metadata state: file metadata first, then schema names other than `field.<id>`.

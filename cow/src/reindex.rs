@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use rvf_format::SegType;
-use rvf_format::index_seg::{self, IndexSeg};
+use rvf_format::index_seg::{self, Adjacency, IndexSeg};
 use rvf_index::{BuildParams, Csr, Image, Progress, ReferenceGraph};
 
 use crate::coverage;
 use crate::error::Error;
+use crate::filters;
 use crate::store::Store;
 use crate::types::{Event, ReindexOptions, ReindexReport};
 use crate::view::View;
@@ -86,8 +87,16 @@ impl Store {
             if unchanged && let Some(payload) = reference_payload(built_from, bytes)? {
                 commit.append(SegType::INDEX, &[&payload])?;
             }
+            let view = Arc::clone(&commit.view);
+            if let Some(payload) = filters::encode(&view) {
+                commit.append(SegType::META_IDX, &[&payload])?;
+            }
             let old = std::mem::take(&mut commit.base.directory);
-            commit.base.directory = old.into_iter().filter(|e| e.kind() != SegType::INDEX).collect();
+            let superseded = |offset: u64| {
+                let segment = view.opened.layout.segment_at_offset(offset);
+                segment.is_some_and(|s| s.kind() == SegType::INDEX || filters::is_ours(s, view.bytes()))
+            };
+            commit.base.directory = old.into_iter().filter(|e| !superseded(e.offset)).collect();
             let manifest = commit.manifest();
             commit.finish(&manifest)
         })?;
@@ -132,22 +141,12 @@ fn reference_payload(view: &View, image: &[u8]) -> Result<Option<Vec<u8>>, Error
         max_layer: graph.layers.len().saturating_sub(1) as u32,
         entry: graph.entry,
         ids: graph.ordinals.iter().map(|o| view.id(*o)).collect(),
-        node_layers: vec![0],
-        layer_links: vec![0],
-        links: Vec::new(),
+        adjacency: Adjacency::default(),
     };
     for node in 0..graph.ordinals.len() {
         let layers = graph.layer_counts.get(node).map_or(0, |c| usize::from(*c));
-        for layer in graph.layers.iter().take(layers) {
-            let links = neighbours(layer, node);
-            let from = seg.links.len();
-            seg.links.extend_from_slice(links);
-            if let Some(new) = seg.links.get_mut(from..) {
-                new.sort_unstable();
-            }
-            seg.layer_links.push(seg.links.len() as u32);
-        }
-        seg.node_layers.push(seg.layer_links.len() as u32 - 1);
+        let lists: Vec<&[u32]> = graph.layers.iter().take(layers).map(|l| neighbours(l, node)).collect();
+        seg.adjacency.push(&lists).map_err(crate::write::format_error)?;
     }
     let payload = index_seg::encode(&seg).map_err(crate::write::format_error)?;
     Ok((payload.len() <= REFERENCE_SEGMENT_BYTES).then_some(payload))
@@ -178,13 +177,13 @@ fn adopted(view: &View, covered: [u8; 32]) -> Option<Vec<u8>> {
     }
     let nodes = ordinals.len() as u32;
     let layer_counts: Vec<u8> =
-        (0..nodes).map(|n| u8::try_from(seg.layers(n)).unwrap_or(u8::MAX)).collect();
+        (0..nodes).map(|n| u8::try_from(seg.adjacency.layers(n)).unwrap_or(u8::MAX)).collect();
     let count = layer_counts.iter().copied().max().unwrap_or(0);
     let mut layers = Vec::with_capacity(usize::from(count));
     for layer in 0..usize::from(count) {
         let mut csr = Csr { offsets: vec![0], links: Vec::new() };
         for node in 0..nodes {
-            csr.links.extend_from_slice(seg.neighbours(node, layer));
+            csr.links.extend_from_slice(seg.adjacency.neighbours(node, layer));
             csr.offsets.push(csr.links.len() as u32);
         }
         layers.push(csr);

@@ -15,6 +15,7 @@ use rvf_format::{ChecksumState, FileBytes};
 use rvf_index::{Image, Metric, ScratchPool};
 
 use crate::coverage;
+use crate::filters::Filters;
 use crate::parent::{self, Parent};
 use crate::error::Error;
 use crate::rows::RowTable;
@@ -330,6 +331,7 @@ fn load(
         scratch: Arc::clone(context.scratch),
         live: std::sync::OnceLock::new(),
         meta: std::sync::OnceLock::new(),
+        filters: Filters::default(),
         max_id: std::sync::OnceLock::new(),
         live_set: std::sync::OnceLock::new(),
     })

@@ -16,6 +16,7 @@ use rvf_format::recover::Opened;
 use rvf_index::{Bitmap, Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
 use crate::error::Error;
+use crate::filters::Filters;
 use crate::live::Live;
 use crate::metadata::Metadata;
 use crate::parent::{Missing, Parent};
@@ -48,6 +49,7 @@ pub struct View {
     pub(crate) scratch: Arc<ScratchPool>,
     pub(crate) live: OnceLock<Live>,
     pub(crate) meta: OnceLock<Metadata>,
+    pub(crate) filters: Filters,
     pub(crate) max_id: OnceLock<Option<u64>>,
     pub(crate) live_set: OnceLock<Bitmap>,
 }
@@ -258,14 +260,6 @@ impl View {
         self.metadata().names().iter().map(|(id, name)| (*id, name.clone())).collect()
     }
 
-    /// Names in a filter that no record of the store has; such a field is missing everywhere.
-    ///
-    /// # Errors
-    /// [`Error::BadFilter`] when the text does not parse.
-    pub fn unknown_fields(&self, filter: &str) -> Result<Vec<String>, Error> {
-        self.metadata().unknown_fields(filter)
-    }
-
     /// Live ids whose metadata match a filter, in file order.
     ///
     /// # Errors
@@ -274,13 +268,9 @@ impl View {
         Ok(self.matching(filter)?.iter().map(|o| self.id(o)).collect())
     }
 
-    /// Live rows that match a filter.
-    pub(crate) fn matching(&self, filter: &str) -> Result<Arc<Bitmap>, Error> {
-        let live = self.live_state();
-        let set = self.live_set.get_or_init(|| {
-            Bitmap::from_ordinals(self.rows.total(), live.ordinals().iter().copied())
-        });
-        self.metadata().matching(filter, set, &|id| live.find(id))
+    pub(crate) fn live_set(&self) -> &Bitmap {
+        self.live_set
+            .get_or_init(|| Bitmap::from_ordinals(self.rows.total(), self.live_ordinals().iter().copied()))
     }
 
     /// How much of the store the index covers.
