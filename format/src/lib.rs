@@ -10,6 +10,7 @@
 //!
 //! The bytes are described in `docs/format.md`.
 
+pub mod check;
 pub mod checksum;
 pub mod contents;
 pub mod cow_map;
@@ -17,6 +18,7 @@ mod error;
 
 mod finding;
 pub mod header;
+pub mod hot;
 pub mod index_seg;
 pub mod journal;
 pub mod layout;
@@ -26,9 +28,12 @@ pub mod manifest;
 pub mod map;
 pub mod membership;
 pub mod meta;
+pub mod quant;
 mod reader;
 pub mod recover;
+pub mod refcount;
 pub mod root_page;
+pub mod sketch;
 pub mod storage;
 pub mod vec_seg;
 pub mod witness;
