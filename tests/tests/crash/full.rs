@@ -1,0 +1,117 @@
+//! A device that fills up.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rvf_cow::{Batch, BadRow, CreateOptions, Error, Metric, NoProgress, OpenOptions, ReindexOptions, Store, Value};
+use rvf_tests::place::Place;
+use rvf_tests::random::vector_of;
+
+const DIMENSION: usize = 64;
+
+/// A small filesystem in memory, unmounted when dropped.
+struct SmallDisk {
+    place: Option<Place>,
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    fn new(size: &str) -> Option<Self> {
+        let place = Place::on_disk().expect("a place");
+        let path = place.join("disk");
+        std::fs::create_dir(&path).expect("a directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(&path)
+            .status()
+            .is_ok_and(|s| s.success());
+        if !mounted {
+            eprintln!("\n*** SKIPPED: no tmpfs could be mounted (not root?); a full disk was not tried\n");
+            return None;
+        }
+        Some(Self { place: Some(place), path })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.path).status();
+        if !done.is_ok_and(|s| s.success()) {
+            eprintln!("{}: not unmounted", self.path.display());
+            // Removing the place would remove through the mount.
+            std::mem::drop(self.place.take());
+        }
+    }
+}
+
+fn batch(number: u64, rows: u64) -> Batch {
+    let ids: Vec<u64> = (number * rows..(number + 1) * rows).collect();
+    Batch {
+        dimension: DIMENSION,
+        vectors: ids.iter().flat_map(|id| vector_of(*id, DIMENSION)).collect(),
+        metadata: ids.iter().map(|_| vec![("batch".to_owned(), Value::U64(number))]).collect(),
+        ids: Some(ids),
+        on_bad_row: BadRow::Refuse,
+    }
+}
+
+fn holds(store: &Store, batches: u64, rows: u64) {
+    let view = store.view();
+    assert_eq!(view.live(), batches * rows);
+    for id in 0..batches * rows {
+        let want: Vec<u8> = vector_of(id, DIMENSION).iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(view.vector(view.find(id).expect("the id")), want);
+        assert_eq!(view.fields(id), Some(vec![("batch".to_owned(), Value::U64(id / rows))]));
+    }
+    assert_eq!(view.status().health, "ok", "{:?}", view.findings());
+}
+
+#[test]
+fn a_full_disk_costs_only_the_commit_under_way() {
+    let Some(disk) = SmallDisk::new("1m") else { return };
+    let path = disk.path.join("full.rvf");
+    let filler = disk.path.join("filler");
+    std::fs::write(&filler, vec![1; 300 << 10]).expect("a filler");
+    let options = CreateOptions { dimension: DIMENSION as u16, metric: Metric::L2, profile: 0 };
+    let store = Store::create(&path, &options).expect("we create a store");
+
+    let mut stored = 0;
+    let error = loop {
+        match store.ingest(&batch(stored, 100), &NoProgress) {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 1000, "the disk does not fill");
+    };
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    assert_eq!(error.reference_code(), Some(0x0302));
+    assert!(stored >= 10);
+    holds(&store, stored, 100);
+    holds(&Store::open(&path, &OpenOptions::default()).expect("it opens"), stored, 100);
+
+    // Everything else that needs space says the same, and leaves nothing behind.
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(&disk.path).expect("a directory").map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    assert!(matches!(store.compact(&NoProgress), Err(Error::NoSpace { .. })));
+    let reindex = ReindexOptions { threads: 1, m: 8, ef_construction: 16, ..ReindexOptions::default() };
+    assert!(matches!(store.reindex(&reindex, &NoProgress), Err(Error::NoSpace { .. })));
+    std::fs::write(disk.path.join("rest"), vec![1; 1 << 20]).expect_err("the disk is full to the last byte");
+    assert!(matches!(Store::create(&disk.path.join("other.rvf"), &options), Err(Error::NoSpace { .. })));
+    assert!(matches!(store.delete(&[1]), Err(Error::NoSpace { .. })));
+    std::fs::remove_file(disk.path.join("rest")).expect("the rest goes");
+    assert_eq!(names(), ["filler", "full.rvf"]);
+    holds(&store, stored, 100);
+
+    // With space again all goes on, in the same store and in a new one.
+    std::fs::remove_file(&filler).expect("the filler goes");
+    store.ingest(&batch(stored, 100), &NoProgress).expect("there is space again");
+    stored += 1;
+    holds(&store, stored, 100);
+    let again = Store::open(&path, &OpenOptions::default()).expect("it opens");
+    holds(&again, stored, 100);
+    assert_eq!(again.delete(&[0]).expect("we delete").deleted, 1);
+}

@@ -1,0 +1,9 @@
+//! What a crash, a full disk, another program or a second writer can do to a store: nothing that was committed is
+//! lost, and nothing half done shows.
+
+mod cut;
+mod disk;
+mod full;
+mod kill;
+mod swap;
+mod writers;
