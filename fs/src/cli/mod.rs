@@ -1,0 +1,110 @@
+//! The offline command `rvf`.
+//!
+//! Commands, flags, text and `--json` keys are the reference's where it has them; flags it lacks are added, none is
+//! taken away. Data goes to stdout, everything else to stderr; a reader that closes the pipe early is no error.
+//!
+//! | exit | when |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | failed: one line `error: ...` on stderr, nothing was changed |
+//! | 2 | wrong usage; also `verify-witness` of records that nobody can verify |
+//! | 3 | `verify-witness` or `check` found damage |
+//! | 4 | another writer holds the lock |
+
+//mod check;
+mod compact;
+mod convert;
+mod create;
+mod delete;
+mod export;
+mod failure;
+mod ingest;
+mod open;
+mod output;
+mod progress;
+mod query;
+mod report;
+mod witness;
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+pub use failure::Failure;
+
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 damage found by check or verify-witness, \
+                          4 another writer holds the lock.";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rvf",
+    version,
+    about = "Create, fill, search and inspect .rvf vector stores",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a new empty RVF store
+    Create(create::Args),
+    /// Add vectors from a .json, .jsonl, .csv, .npy or .fvecs file
+    Ingest(ingest::Args),
+    /// Find the nearest neighbours of one or more vectors
+    Query(query::Args),
+    /// Delete vectors by id or filter
+    Delete(delete::Args),
+    /// Show a store's status
+    Status(report::StatusArgs),
+    /// Show a store's segments and lineage
+    Inspect(report::InspectArgs),
+    /// Rewrite the file without what is dead in it
+    Compact(compact::CompactArgs),
+    /// Build the search index and store it in the file
+    Reindex(compact::ReindexArgs),
+    /// Examine any file: dialect, every deviation, what is recoverable
+    //    Check(check::Args),
+    /// Write vectors, ids and metadata to ordinary files
+    Export(export::Args),
+    /// Verify the chain of witness entries
+    VerifyWitness(witness::Args),
+}
+
+/// Runs one command and returns the exit status.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are answers; a closed pipe does not make them failures.
+            let status = u8::try_from(e.exit_code()).unwrap_or(2);
+            return if e.print().is_ok() || !e.use_stderr() { status } else { 2 };
+        }
+    };
+    let mut out = output::Out::new();
+    let result = match &cli.command {
+        Command::Create(args) => create::run(args, &mut out),
+        Command::Ingest(args) => ingest::run(args, &mut out),
+        Command::Query(args) => query::run(args, &mut out),
+        Command::Delete(args) => delete::run(args, &mut out),
+        Command::Status(args) => report::status(args, &mut out),
+        Command::Inspect(args) => report::inspect(args, &mut out),
+        Command::Compact(args) => compact::compact(args, &mut out),
+        Command::Reindex(args) => compact::reindex(args, &mut out),
+        //        Command::Check(args) => check::run(args, &mut out),
+        Command::Export(args) => export::run(args, &mut out),
+        Command::VerifyWitness(args) => witness::run(args, &mut out),
+    };
+    // What was printed before a failure belongs before its message.
+    let flushed = out.flush();
+    let failure = match (result, flushed) {
+        (Ok(()), Ok(())) => return 0,
+        (Err(failure), _) | (Ok(()), Err(failure)) => failure,
+    };
+    if let Some(message) = &failure.message {
+        output::note(&format!("error: {message}"));
+    }
+    failure.status
+}
