@@ -105,8 +105,10 @@ pub struct Attestation {
     pub measurement: [u8; 32],
     /// Who signed it.
     pub signer_id: [u8; 32],
-    /// Nanoseconds since 1970.
+    /// Time of its chain entry, nanoseconds since 1970.
     pub timestamp_ns: u64,
+    /// Time in the record itself, nanoseconds since 1970.
+    pub recorded_ns: u64,
     /// Nonce.
     pub nonce: [u8; 16],
     /// Security version number.
@@ -200,7 +202,7 @@ fn attestation(payload: &[u8]) -> Option<Vec<Attestation>> {
         if shake256_256(record) != entry.action_hash {
             return None;
         }
-        let parsed = record_of(record, entry.kind)?;
+        let parsed = record_of(record, entry)?;
         if parsed.attestation_type != entry.kind {
             return None;
         }
@@ -209,7 +211,7 @@ fn attestation(payload: &[u8]) -> Option<Vec<Attestation>> {
     Some(out)
 }
 
-fn record_of(record: &[u8], witness_type: u8) -> Option<Attestation> {
+fn record_of(record: &[u8], entry: &Entry) -> Option<Attestation> {
     let mut r = Reader::new(record, "attestation record", codes::ATTESTATION_INVALID);
     let platform = r.u8().ok()?;
     let attestation_type = r.u8().ok()?;
@@ -217,7 +219,7 @@ fn record_of(record: &[u8], witness_type: u8) -> Option<Attestation> {
     r.u32().ok()?;
     let measurement = r.array().ok()?;
     let signer_id = r.array().ok()?;
-    let timestamp_ns = r.u64().ok()?;
+    let recorded_ns = r.u64().ok()?;
     let nonce = r.array().ok()?;
     let svn = r.u16().ok()?;
     let sig_algo = r.u16().ok()?;
@@ -227,12 +229,13 @@ fn record_of(record: &[u8], witness_type: u8) -> Option<Attestation> {
     let report_data = r.take(report_len).ok()?.to_vec();
     let quote = r.take(quote_len).ok()?.to_vec();
     Some(Attestation {
-        witness_type,
+        witness_type: entry.kind,
         platform,
         attestation_type,
         measurement,
         signer_id,
-        timestamp_ns,
+        timestamp_ns: entry.timestamp_ns,
+        recorded_ns,
         nonce,
         svn,
         sig_algo,

@@ -241,7 +241,7 @@ fn payloads_encode_to_the_same_bytes_again() {
         ("Vec", 60),
         ("Meta", 40),
         ("Index", 1),
-        ("Journal", 15),
+        ("Journal", 10),
         ("Witness", 100),
         ("CowMap", 30),
     ] {
