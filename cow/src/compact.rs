@@ -142,17 +142,16 @@ fn rewrite(
     for segment in view.opened.layout.segments() {
         if matches!(
             segment.kind(),
-            SegType::VEC
-                | SegType::MANIFEST
-                | SegType::JOURNAL
-                | SegType::INDEX
-                | SegType::META
+            SegType::VEC | SegType::MANIFEST | SegType::JOURNAL | SegType::INDEX | SegType::META
         ) || filters::is_ours(segment, view.bytes())
         {
             continue;
         }
         if segment.verify(view.bytes()) == ChecksumState::Bad && segment.kind() == SegType::WITNESS {
-            tracing::warn!(offset = segment.offset, "a witness that fails its checksum is carried over as it is");
+            tracing::warn!(
+                offset = segment.offset,
+                "a witness that fails its checksum is carried over as it is"
+            );
         }
         let copied = writer.append_copy(&segment.header, segment.payload_of(view.bytes())).map_err(fail)?;
         let listed = base.directory.iter().any(|e| e.offset == segment.offset);

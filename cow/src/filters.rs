@@ -33,8 +33,7 @@ impl View {
             return Ok(hit.rows);
         }
         let expr = filter::parse(text).map_err(|e| Error::BadFilter { what: e.to_string() })?;
-        let mut rows =
-            self.columns().eval(&expr).map_err(|e| Error::BadFilter { what: e.to_string() })?;
+        let mut rows = self.columns().eval(&expr).map_err(|e| Error::BadFilter { what: e.to_string() })?;
         // A row without metadata matches `!=` and NOT; a dead row must match nothing.
         rows.and(self.live_set());
         let rows = Arc::new(rows);

@@ -62,8 +62,7 @@ pub(crate) fn find(
     };
     let path = base.join(&cow.map.parent_path);
     let wanted = path.display().to_string();
-    let (file, meta) =
-        open_regular(&path, false).map_err(|e| format!("its parent cannot be opened: {e}"))?;
+    let (file, meta) = open_regular(&path, false).map_err(|e| format!("its parent cannot be opened: {e}"))?;
     if visited.contains(&(meta.dev(), meta.ino())) {
         return Err(format!("{wanted} is its own ancestor"));
     }
@@ -86,7 +85,9 @@ pub(crate) fn find(
             return Ok(Found { path, len: end });
         }
     }
-    Err(format!("{wanted} is not the parent it was made from, or was rewritten since (no state of it has the hash recorded)"))
+    Err(format!(
+        "{wanted} is not the parent it was made from, or was rewritten since (no state of it has the hash recorded)"
+    ))
 }
 
 impl Parent {

@@ -76,14 +76,16 @@ impl Store {
             let prefix = commit.view.blocks.get(..built_from.blocks.len());
             if prefix.is_none_or(|p| coverage::digest(p) != coverage::digest(&built_from.blocks)) {
                 return Err(Error::Invalid {
-                    what: "the vectors were rewritten while the index was being built; run reindex again".into(),
+                    what: "the vectors were rewritten while the index was being built; run reindex again"
+                        .into(),
                 });
             }
             commit.append(SegType::INDEX, &[bytes])?;
             // The reference trusts its graph to hold the current vector of every id in it, so it is
             // written only while nothing has been overwritten since.
-            let unchanged = commit.view.live_state().tail().iter().all(|(id, _)| built_from.find(*id).is_none())
-                || commit.view.generation() == built_from.generation();
+            let unchanged =
+                commit.view.live_state().tail().iter().all(|(id, _)| built_from.find(*id).is_none())
+                    || commit.view.generation() == built_from.generation();
             if unchanged && let Some(payload) = reference_payload(built_from, bytes)? {
                 commit.append(SegType::INDEX, &[&payload])?;
             }
@@ -115,8 +117,8 @@ impl Store {
         if state.layer == "small" || state.indexed * 5 >= state.total * 4 {
             return Ok(None);
         }
-        let persist = self.access() == crate::types::Access::ReadWrite
-            && crate::write::writable(&self.view()).is_ok();
+        let persist =
+            self.access() == crate::types::Access::ReadWrite && crate::write::writable(&self.view()).is_ok();
         let options = ReindexOptions { persist, adopt: true, ..ReindexOptions::default() };
         self.reindex(&options, progress).map(Some)
     }

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use rvf_format::contents::{self, VecBlock};
-use rvf_format::{Finding, Severity};
 use rvf_format::header::SegType;
 use rvf_format::recover;
 use rvf_format::{ChecksumState, FileBytes};
+use rvf_format::{Finding, Severity};
 use rvf_index::{Image, Metric, ScratchPool};
 
 use crate::coverage;
+use crate::error::Error;
 use crate::filters::Filters;
 use crate::parent::{self, Parent};
-use crate::error::Error;
 use crate::rows::RowTable;
 use crate::source::{open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
@@ -51,7 +51,10 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.path).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("path", &self.path)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,8 +66,7 @@ impl Store {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
         let checked = Mutex::new(HashMap::new());
-        let context =
-            Context { scratch: &scratch, checked: &checked, generation: 1, transient: None };
+        let context = Context { scratch: &scratch, checked: &checked, generation: 1, transient: None };
         let view = load(path, options, &context, None, &mut Vec::new())?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
@@ -208,12 +210,9 @@ fn load(
     let mut stamp = stamp(path, &meta)?;
     stamp.len = limit.unwrap_or(stamp.len).min(stamp.len);
     visited.push((stamp.dev, stamp.ino));
-    let bytes = if options.mmap {
-        FileBytes::map(&file, stamp.len)
-    } else {
-        FileBytes::read(&file, stamp.len)
-    }
-    .map_err(|e| Error::io(path, "map", e.into()))?;
+    let bytes =
+        if options.mmap { FileBytes::map(&file, stamp.len) } else { FileBytes::read(&file, stamp.len) }
+            .map_err(|e| Error::io(path, "map", e.into()))?;
     let opened = recover::open(&bytes);
     let contents = contents::read(&bytes, &opened);
     let mut findings: Vec<Finding> = opened.findings.clone();
@@ -284,6 +283,12 @@ fn load(
         image = Some(own);
     }
     stale_index &= image.is_none();
+    // A child whose map cannot be read is still a child: answering from its own rows alone would be
+    // silently wrong.
+    let listed =
+        opened.manifest.as_ref().is_some_and(|m| m.manifest.entries_of(SegType::COW_MAP).next().is_some());
+    let unreadable = (listed && contents.cow.is_none())
+        .then(|| Err("the record of its parent (COW_MAP or MEMBERSHIP) is damaged".to_owned()));
     let parent = contents.cow.as_ref().map(|cow| {
         let identity = opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
         let found = parent::find(path, cow, identity, visited)?;
@@ -297,6 +302,7 @@ fn load(
         }
         Ok(Parent::new(Arc::new(view)))
     });
+    let parent = parent.or(unreadable);
     if let Some(Err(missing)) = &parent {
         findings.push(Finding {
             severity: Severity::Warning,

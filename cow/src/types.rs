@@ -48,12 +48,7 @@ pub const EAGER_VERIFY_BYTES: u64 = 16 << 20;
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self {
-            access: Access::ReadWrite,
-            mmap: true,
-            lock_wait: Duration::from_secs(10),
-            verify: true,
-        }
+        Self { access: Access::ReadWrite, mmap: true, lock_wait: Duration::from_secs(10), verify: true }
     }
 }
 

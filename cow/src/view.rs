@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use rvf_format::FileBytes;
 use rvf_format::contents::{Contents, VecBlock};
-use rvf_format::{Finding, Severity};
 use rvf_format::header::SegType;
 use rvf_format::layout::Dialect;
 use rvf_format::meta::{self, MetaState};
 use rvf_format::recover::Opened;
+use rvf_format::{Finding, Severity};
 use rvf_index::{Bitmap, Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
 use crate::error::Error;
@@ -149,9 +149,7 @@ impl View {
     }
 
     pub(crate) fn live_state(&self) -> &Live {
-        self.live.get_or_init(|| {
-            Live::new(&self.rows, self.image.clone(), &self.deleted_ids, &self.damaged)
-        })
+        self.live.get_or_init(|| Live::new(&self.rows, self.image.clone(), &self.deleted_ids, &self.damaged))
     }
 
     /// Live vectors. O(1) for an intact file: the manifest counts them.
@@ -312,9 +310,7 @@ impl View {
         // Rows are live one by one; of other segments the listed ones that still count are live.
         let other: u64 = listed
             .iter()
-            .filter(|e| {
-                !matches!(SegType(e.seg_type), SegType::VEC | SegType::MANIFEST | SegType::JOURNAL)
-            })
+            .filter(|e| !matches!(SegType(e.seg_type), SegType::VEC | SegType::MANIFEST | SegType::JOURNAL))
             .map(|e| 64 + e.payload_length)
             .sum();
         let live_bytes = (vectors * row_bytes + other).min(self.stamp.len);
@@ -344,11 +340,7 @@ impl View {
             index: self.index_state(),
             verified: self.verified,
             health: health(&self.findings),
-            dead_space_ratio: if total_rows == 0 {
-                0.0
-            } else {
-                self.deleted() as f64 / total_rows as f64
-            },
+            dead_space_ratio: if total_rows == 0 { 0.0 } else { self.deleted() as f64 / total_rows as f64 },
         }
     }
 }

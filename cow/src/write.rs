@@ -128,7 +128,12 @@ impl MetaCache {
     }
 
     /// Field numbers and values for named fields, each converted to its field's kind.
-    fn record(&mut self, fields: &Fields, row: u64, file: &mut BTreeMap<String, Value>) -> Result<BTreeMap<u16, Value>, Error> {
+    fn record(
+        &mut self,
+        fields: &Fields,
+        row: u64,
+        file: &mut BTreeMap<String, Value>,
+    ) -> Result<BTreeMap<u16, Value>, Error> {
         let mut record = BTreeMap::new();
         for (name, value) in fields {
             let kinds = &self.kinds;
@@ -202,7 +207,8 @@ impl MetaCache {
             || state.deltas_since_snapshot >= DELTAS_PER_SNAPSHOT
             || state.chain_bytes > CHAIN_BYTES;
         // Only the records that change go through the delta encoder: O(changes), not O(store).
-        let mut old = MetaState { generation: state.generation, file: state.file.clone(), ..MetaState::default() };
+        let mut old =
+            MetaState { generation: state.generation, file: state.file.clone(), ..MetaState::default() };
         let mut new = MetaState { generation, file: state.file.clone(), ..MetaState::default() };
         new.file.extend(file.clone());
         for (id, record) in changes {
@@ -222,12 +228,9 @@ impl MetaCache {
             }
         }
         state.file.extend(file);
-        let payload = if full {
-            meta::encode_snapshot(state, generation)
-        } else {
-            meta::encode_delta(&old, &new)
-        }
-        .map_err(format_error)?;
+        let payload =
+            if full { meta::encode_snapshot(state, generation) } else { meta::encode_delta(&old, &new) }
+                .map_err(format_error)?;
         state.generation = generation;
         state.dropped_generations = 0;
         state.dropped_records = 0;
@@ -366,10 +369,11 @@ impl Store {
         const TRIES: usize = 16;
         for _ in 0..TRIES {
             let (file, meta) = open_regular(self.path(), true)?;
-            let lock = WriteLock::acquire(self.path(), &file, self.options().lock_wait).map_err(|e| match e {
-                LockError::Io { source, .. } => Error::io(self.path(), "lock", source),
-                held => Error::Locked { path: self.path().to_path_buf(), holder: held.to_string() },
-            })?;
+            let lock =
+                WriteLock::acquire(self.path(), &file, self.options().lock_wait).map_err(|e| match e {
+                    LockError::Io { source, .. } => Error::io(self.path(), "lock", source),
+                    held => Error::Locked { path: self.path().to_path_buf(), holder: held.to_string() },
+                })?;
             let (_, now) = open_regular(self.path(), false)?;
             if crate::source::stamp(self.path(), &now)?.ino == crate::source::stamp(self.path(), &meta)?.ino {
                 return Ok((lock, FileStorage::new(file)));
@@ -384,7 +388,8 @@ impl Store {
         work: impl FnOnce(&mut Commit<'_>, &mut Option<MetaCache>) -> Result<T, Error>,
     ) -> Result<(T, Arc<View>), Error> {
         self.locked(|storage, view, cache| {
-            let base = writable(&view)?;
+            let mut base = writable(&view)?;
+            adopt_witnesses(&view, &mut base);
             let writer = Writer::new(storage, &view.opened).map_err(|e| write_error(&view, e))?;
             let head = view.contents.witness_head;
             let mut commit = Commit { view, base, writer, entries: Vec::new(), head };
@@ -483,11 +488,7 @@ impl Store {
             Ok(live.len() as u64)
         })?;
         let epoch = view.epoch();
-        self.notify(&Event {
-            kind: "delete",
-            epoch,
-            detail: vec![("deleted".into(), deleted.to_string())],
-        });
+        self.notify(&Event { kind: "delete", epoch, detail: vec![("deleted".into(), deleted.to_string())] });
         Ok(DeleteReport { deleted, missing: wanted.len() as u64 - deleted, epoch })
     }
 
@@ -518,6 +519,15 @@ impl Store {
     }
 }
 
+/// Lists the witnesses that lie after the manifest in force: the existing tools leave the one of a compaction, and
+/// those of audited queries, unlisted. The head of the chain is looked for in the directory first, so that a commit
+/// that writes no witness of its own would otherwise take the chain back to an older head.
+fn adopt_witnesses(view: &View, base: &mut Manifest) {
+    let Some(located) = &view.opened.manifest else { return };
+    let after = view.opened.layout.segments().filter(|s| s.offset >= located.segment.raw.end);
+    base.directory.extend(after.filter(|s| s.kind() == SegType::WITNESS).map(dir_entry));
+}
+
 /// The manifest that a commit builds on, or why there is none.
 pub(crate) fn writable(view: &View) -> Result<Manifest, Error> {
     let Some(located) = &view.opened.manifest else {
@@ -529,7 +539,7 @@ pub(crate) fn writable(view: &View) -> Result<Manifest, Error> {
             ),
         });
     };
-    if view.contents.cow.is_some() {
+    if view.parent.is_some() {
         return Err(Error::Unsupported {
             path: view.path.clone(),
             what: "a copy-on-write child cannot be changed by this version".into(),
@@ -549,9 +559,9 @@ fn commit_rows(
     let dim = view.dimension();
     let first_free = match view.max_id() {
         None => 0,
-        Some(max) => max.checked_add(1).ok_or_else(|| Error::Invalid {
-            what: "the highest possible id is in use; give ids".into(),
-        })?,
+        Some(max) => max
+            .checked_add(1)
+            .ok_or_else(|| Error::Invalid { what: "the highest possible id is in use; give ids".into() })?,
     };
     let id_of = |at: usize, row: usize| match &batch.ids {
         Some(ids) => ids.get(row).copied().unwrap_or(0),

@@ -10,7 +10,13 @@ use rvf_cow::{
 };
 
 fn batch(dim: usize, ids: &[u64], vectors: Vec<f32>) -> Batch {
-    Batch { dimension: dim, ids: Some(ids.to_vec()), vectors, metadata: Vec::new(), on_bad_row: BadRow::Refuse }
+    Batch {
+        dimension: dim,
+        ids: Some(ids.to_vec()),
+        vectors,
+        metadata: Vec::new(),
+        on_bad_row: BadRow::Refuse,
+    }
 }
 
 fn create(path: &Path, dim: u16, metric: Metric) -> Arc<Store> {
@@ -19,7 +25,8 @@ fn create(path: &Path, dim: u16, metric: Metric) -> Arc<Store> {
 
 fn nearest(store: &Store, query: &[f32], k: usize) -> Vec<(u64, f32)> {
     let view = store.view();
-    let request = SearchRequest { queries: query, k, ef: None, filter: None, exact: false, deadline: None, threads: 1 };
+    let request =
+        SearchRequest { queries: query, k, ef: None, filter: None, exact: false, deadline: None, threads: 1 };
     let answers = view.search(&request).expect("search");
     answers[0].hits.iter().map(|h| (h.id, h.distance)).collect()
 }
@@ -48,7 +55,8 @@ fn a_new_store_is_one_manifest() {
     assert!(nearest(&store, &[1.0, 0.0, 0.0], 5).is_empty());
     let again = Store::create(&path, &CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 });
     assert!(matches!(again, Err(Error::Exists { .. })));
-    let names: Vec<_> = std::fs::read_dir(dir.path()).expect("ls").map(|e| e.expect("entry").file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("ls").map(|e| e.expect("entry").file_name()).collect();
     assert_eq!(names, ["a.rvf"], "nothing else is left in the directory");
 }
 
@@ -173,7 +181,8 @@ fn compaction_keeps_everything_that_counts() {
     assert_eq!(nearest(&reopened, &query, 20), before);
     assert_eq!(reopened.view().metadata_ids(), (100..200).collect::<Vec<_>>());
     assert_eq!(reopened.view().status().deleted, 0);
-    let names: Vec<_> = std::fs::read_dir(dir.path()).expect("ls").map(|e| e.expect("entry").file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("ls").map(|e| e.expect("entry").file_name()).collect();
     assert_eq!(names, ["a.rvf"], "no scratch or lock file is left");
 }
 
@@ -187,7 +196,8 @@ fn an_index_survives_reopening_deletes_and_new_rows() {
     let ids: Vec<u64> = (0..n as u64).map(|i| i * 1_000_003).collect();
     store.ingest(&batch(16, &ids, vectors.clone()), &NoProgress).expect("ingest");
     assert_eq!(store.view().index_state().layer, "none");
-    let report = store.reindex(&ReindexOptions { threads: 2, ..Default::default() }, &NoProgress).expect("reindex");
+    let report =
+        store.reindex(&ReindexOptions { threads: 2, ..Default::default() }, &NoProgress).expect("reindex");
     assert_eq!(report.indexed, n as u64);
 
     let reopened = Store::open(&path, &OpenOptions::default()).expect("open");
@@ -209,7 +219,15 @@ fn an_index_survives_reopening_deletes_and_new_rows() {
     assert_eq!(nearest(&reopened, &extra[..16], 2), [(1, 0.0), (ids[900], 0.0)]);
     let mut agree = 0;
     for q in noise(5, 16 * 20).chunks_exact(16) {
-        let request = |exact| SearchRequest { queries: q, k: 10, ef: None, filter: None, exact, deadline: None, threads: 1 };
+        let request = |exact| SearchRequest {
+            queries: q,
+            k: 10,
+            ef: None,
+            filter: None,
+            exact,
+            deadline: None,
+            threads: 1,
+        };
         let walk = view.search(&request(false)).expect("walk");
         let scan = view.search(&request(true)).expect("scan");
         assert!(scan[0].exact && !walk[0].exact && walk[0].layer == "C");
