@@ -172,7 +172,7 @@ fn a_graph_of_the_reference_serves_our_answers() {
     let place = Place::in_memory().expect("a place");
     let path = place.join("indexed.rvf");
     let mut random = Random::new(23);
-    let batch = rows(&mut random, 0, 1500, 12);
+    let batch = rows(&mut random, 0, 3000, 12);
     let mut store = reference::create(&path, 12, Metric::L2);
     reference::ingest(&mut store, &batch);
     store.query(&random.vector(12), 5, &QueryOptions::default()).expect("a query that builds the graph");
@@ -187,7 +187,7 @@ fn a_graph_of_the_reference_serves_our_answers() {
     assert!(ours.view().contents().index_segment.is_some());
     let options = rvf_cow::ReindexOptions { adopt: true, ..rvf_cow::ReindexOptions::default() };
     let report = ours.reindex(&options, &rvf_cow::NoProgress).expect("we adopt the graph");
-    assert_eq!(report.indexed, 1500);
+    assert_eq!(report.indexed, 3000);
     let mut found = 0;
     for query in queries(&mut random, 50, 12) {
         let request = SearchRequest {
