@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub(super) struct CompactArgs {
     /// Path to the RVF store
     path: PathBuf,
-    /// Strip unknown segment types (segments not recognized by this version)
+    /// Accepted and reported as by the reference, which keeps unknown segments too
     #[arg(long)]
     strip_unknown: bool,
     /// Output as JSON
@@ -24,10 +24,7 @@ pub(super) struct CompactArgs {
 
 pub(super) fn compact(args: &CompactArgs, out: &mut Out) -> Result<(), Failure> {
     if args.strip_unknown {
-        super::output::note(
-            "Warning: --strip-unknown will remove segment types not recognized by this version.",
-        );
-        super::output::note("         This may discard data written by newer tools.");
+        super::output::note("warning: --strip-unknown changes nothing: segments of unknown types are kept");
     }
     let store = open::writing(&args.path, &args.waiting)?;
     let report = store.compact(&Bar::new("compact"))?;

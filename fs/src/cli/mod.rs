@@ -11,7 +11,7 @@
 //! | 3 | `verify-witness` or `check` found damage |
 //! | 4 | another writer holds the lock |
 
-//mod check;
+mod check;
 mod compact;
 mod convert;
 mod create;
@@ -66,7 +66,7 @@ enum Command {
     /// Build the search index and store it in the file
     Reindex(compact::ReindexArgs),
     /// Examine any file: dialect, every deviation, what is recoverable
-    //    Check(check::Args),
+    Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
     Export(export::Args),
     /// Verify the chain of witness entries
@@ -93,7 +93,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Inspect(args) => report::inspect(args, &mut out),
         Command::Compact(args) => compact::compact(args, &mut out),
         Command::Reindex(args) => compact::reindex(args, &mut out),
-        //        Command::Check(args) => check::run(args, &mut out),
+        Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::VerifyWitness(args) => witness::run(args, &mut out),
     };
