@@ -1,1 +1,51 @@
-//! Placeholder.
+//! An `.rvf` file as a directory tree, and the programs `rvf-mount` and `rvf`.
+//!
+//! The tree knows nothing of FUSE: [`tree::Tree`] answers lookups, reads, writes and the rest in terms of inode numbers
+//! and handles, and can be driven by a test without a mount. One module, `adapter`, speaks to the kernel.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`node`], [`inode`] | what can be in the tree, and its inode numbers |
+//! | [`store_dir`], [`snapshot`] | one store of the mount; one immutable state of it |
+//! | [`tree`] | the operations of a filesystem on nodes |
+//! | [`handle`] | open files: the state they were opened with, or what is being written |
+//! | [`session`] | `query/`: requests in, results out |
+//! | [`drafts`] | `ingest/`, `vectors/`, `metadata/`: files that become commits |
+//! | [`ctl`], [`events`] | verbs, and what happened |
+//! | [`data`] | what users write and read, as bytes: parsers and renderers |
+//! | [`mount`] | the life of a mount: options, daemon, signals |
+//! | [`cli`] | the offline command `rvf` |
+//!
+//! An open file keeps the state it was opened with, so what it reads never changes under it. Nothing blocks inside a
+//! reply: what takes long runs on a [`pool`] and is answered from there.
+
+pub mod adapter;
+pub mod cli;
+pub mod ctl;
+pub mod data;
+pub mod drafts;
+pub mod errno;
+pub mod events;
+pub mod handle;
+pub mod info;
+pub mod inode;
+pub mod ioctl;
+pub mod json;
+pub mod lineage;
+pub mod mount;
+pub mod node;
+pub mod options;
+pub mod pool;
+pub mod programs;
+pub mod readme;
+pub mod segments;
+pub mod session;
+pub mod snapshot;
+pub mod source;
+pub mod status;
+pub mod store_dir;
+pub mod sys;
+pub mod tree;
+pub mod watch;
+pub mod witness;
+pub mod xattr;

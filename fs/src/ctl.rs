@@ -1,0 +1,232 @@
+//! `ctl`: write one verb a line; reading lists the verbs.
+
+use std::sync::Arc;
+
+use rvf_cow::ReindexOptions;
+
+use crate::errno::Error;
+use crate::store_dir::StoreDir;
+
+/// What reading `ctl` gives.
+pub const HELP: &str = "\
+compact              rewrite the file without deleted vectors and superseded metadata
+reindex [KEY=VALUE]  build the search index: m=16 ef_construction=200 threads=0 seed=42
+delete ID...         delete vectors by id, in one commit
+verify               check every checksum and the witness chain; fails when something is damaged
+refresh              look at the file again (other programs' changes are noticed by themselves)
+checkpoint           everything that was closed is in the file already; syncs the file once more
+# a trailing & answers at once and leaves the work to the background; status and events show it
+";
+
+/// Longest line.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// One verb with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Rewrite the file without what is dead.
+    Compact,
+    /// Build the search index.
+    Reindex {
+        /// Links a node on the upper layers.
+        m: usize,
+        /// Width of the building search.
+        ef_construction: usize,
+        /// Threads; 0 means all.
+        threads: usize,
+        /// Seed of the level draw.
+        seed: u64,
+    },
+    /// Delete vectors.
+    Delete(Vec<u64>),
+    /// Check checksums and witness chain.
+    Verify,
+    /// Look at the file again.
+    Refresh,
+    /// Sync.
+    Checkpoint,
+}
+
+/// A line of `ctl`, and whether it is to run in the background. Empty lines and comments are nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] with the verbs there are, or the argument that is wrong.
+pub fn parse(line: &str) -> Result<Option<(Verb, bool)>, Error> {
+    let line = line.trim();
+    let (line, background) = match line.strip_suffix('&') {
+        Some(rest) => (rest.trim_end(), true),
+        None => (line, false),
+    };
+    let mut words = line.split_ascii_whitespace();
+    let Some(verb) = words.next().filter(|word| !word.starts_with('#')) else { return Ok(None) };
+    let parsed = match verb {
+        "compact" => Verb::Compact,
+        "reindex" => {
+            let d = ReindexOptions::default();
+            let (mut m, mut ef_construction, mut threads, mut seed) = (d.m, d.ef_construction, d.threads, d.seed);
+            for word in words.by_ref() {
+                let (key, value) = word.split_once('=').ok_or_else(|| bad_option(word))?;
+                let number: u64 = value.parse().map_err(|_| bad_option(word))?;
+                let size = usize::try_from(number).map_err(|_| bad_option(word))?;
+                match key {
+                    "m" if (2..=256).contains(&size) => m = size,
+                    "ef_construction" if (1..=100_000).contains(&size) => ef_construction = size,
+                    "threads" if size <= 1024 => threads = size,
+                    "seed" => seed = number,
+                    _ => return Err(bad_option(word)),
+                }
+            }
+            Verb::Reindex { m, ef_construction, threads, seed }
+        }
+        "delete" => {
+            let ids = words
+                .by_ref()
+                .flat_map(|word| word.split(','))
+                .filter(|word| !word.is_empty())
+                .map(|word| word.parse().map_err(|_| Error::invalid(format!("delete: '{}' is not an id", printable(word)))));
+            let ids = ids.collect::<Result<Vec<u64>, Error>>()?;
+            if ids.is_empty() {
+                return Err(Error::invalid("delete: give one or more ids"));
+            }
+            Verb::Delete(ids)
+        }
+        "verify" => Verb::Verify,
+        "refresh" => Verb::Refresh,
+        "checkpoint" => Verb::Checkpoint,
+        _ => {
+            return Err(Error::invalid(format!(
+                "'{}' is no verb; there are compact, reindex, delete, verify, refresh and checkpoint",
+                printable(verb)
+            )));
+        }
+    };
+    match words.next() {
+        Some(word) => Err(Error::invalid(format!("{verb}: unexpected '{}'", printable(word)))),
+        None => Ok(Some((parsed, background))),
+    }
+}
+
+fn bad_option(word: &str) -> Error {
+    Error::invalid(format!(
+        "reindex: '{}' is not m=2..256, ef_construction=1..100000, threads=0..1024 or seed=N",
+        printable(word)
+    ))
+}
+
+fn printable(word: &str) -> String {
+    word.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Runs a verb. Takes as long as it takes: runs on a worker.
+///
+/// # Errors
+/// What the store refuses; [`Error::Checksum`] when `verify` finds damage.
+pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
+    match verb {
+        Verb::Compact => {
+            dir.writable()?;
+            let job = dir.job("compact");
+            dir.store.compact(&job)?;
+        }
+        Verb::Reindex { m, ef_construction, threads, seed } => {
+            let job = dir.job("reindex");
+            let options = ReindexOptions {
+                m: *m,
+                ef_construction: *ef_construction,
+                threads: *threads,
+                seed: *seed,
+                persist: !dir.settings.read_only,
+                ..ReindexOptions::default()
+            };
+            dir.store.reindex(&options, &job)?;
+        }
+        Verb::Delete(ids) => {
+            dir.writable()?;
+            let report = dir.store.delete(ids)?;
+            if report.deleted == 0 {
+                return Err(Error::invalid("delete: no vector has one of these ids"));
+            }
+        }
+        Verb::Verify => {
+            let _job = dir.job("verify");
+            return verify(dir);
+        }
+        Verb::Refresh => {
+            dir.store.refresh()?;
+        }
+        Verb::Checkpoint => {
+            let file = dir.snap().view.file().clone();
+            file.sync_all().map_err(|error| Error::io("syncing the file", error))?;
+        }
+    }
+    Ok(())
+}
+
+fn verify(dir: &Arc<StoreDir>) -> Result<(), Error> {
+    dir.store.verify_vectors()?;
+    dir.look_again();
+    let snap = dir.snap();
+    let mut bad = Vec::new();
+    for part in snap.list() {
+        let Some(segment) = part.segment() else { continue };
+        // Not from the cache: the file may have rotted since.
+        if segment.verify(snap.view.bytes()) == rvf_format::ChecksumState::Bad {
+            bad.push(part.name());
+        }
+    }
+    let witness = crate::witness::verdict(&snap);
+    let holds = !witness.starts_with("INVALID");
+    let epoch = snap.view.epoch();
+    let checked = snap.list().len().to_string();
+    let damaged = if bad.is_empty() { "none".to_owned() } else { bad.join(" ") };
+    dir.events.push("verify", epoch, &[("segments", &checked), ("damaged", &damaged), ("witness", witness.trim_end())]);
+    if !bad.is_empty() {
+        return Err(Error::Checksum { what: format!("the checksum does not fit in {}", bad.join(", ")) });
+    }
+    if !holds {
+        return Err(Error::Checksum { what: format!("witness chain: {}", witness.trim_end()) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_are_understood() {
+        let reindex = |m, ef_construction, threads, seed| Verb::Reindex { m, ef_construction, threads, seed };
+        let table = [
+            ("compact", Some((Verb::Compact, false))),
+            ("  compact  & ", Some((Verb::Compact, true))),
+            ("reindex", Some((reindex(16, 200, 0, 42), false))),
+            ("reindex m=8 seed=7 &", Some((reindex(8, 200, 0, 7), true))),
+            ("delete 1 2,3", Some((Verb::Delete(vec![1, 2, 3]), false))),
+            ("verify", Some((Verb::Verify, false))),
+            ("", None),
+            ("# note", None),
+        ];
+        for (line, want) in table {
+            assert_eq!(parse(line).expect(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn nonsense_names_itself() {
+        for line in ["frobnicate", "compact now", "reindex m=0", "reindex 5", "delete", "delete x", "verify\u{7} x", "sign k"] {
+            let error = parse(line).expect_err(line);
+            assert!(matches!(error, Error::Invalid { .. }), "{line}");
+        }
+        let words = parse("x").expect_err("no verb").to_string();
+        assert_eq!(words, "'x' is no verb; there are compact, reindex, delete, verify, refresh and checkpoint");
+    }
+
+    #[test]
+    fn every_listed_verb_parses() {
+        for line in HELP.lines().filter(|line| !line.starts_with('#')) {
+            let verb = line.split_whitespace().next().expect("a verb");
+            let line = if verb == "delete" { "delete 1".to_owned() } else { verb.to_owned() };
+            assert!(parse(&line).expect("a verb").is_some(), "{line}");
+        }
+    }
+}

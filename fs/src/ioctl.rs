@@ -1,0 +1,147 @@
+//! The query ioctl on `query/in`: a request and its answer in one message. `include/rvf_mount.h` is the same in C.
+//!
+//! The number is `_IOC(_IOC_READ | _IOC_WRITE, 'R', 1, size)`, where `size` is the size of the caller's buffer, at most
+//! 16383 bytes. Little-endian, as the machine that runs this.
+//!
+//! | offset | request | answer |
+//! | --- | --- | --- |
+//! | 0 | u32 version = 1 | u32 count of hits |
+//! | 4 | u32 k, 0 for the session's | u32 flags: 1 exact, 2 truncated by the deadline |
+//! | 8 | u32 ef, 0 for the session's | u32 vectors visited |
+//! | 12 | u32 dim | u32 microseconds |
+//! | 16 | u32 flags: 1 exact | u32 layer: 0 scan, 1 A, 2 B, 3 C |
+//! | 20 | u32 0 | u32 0 |
+//! | 24 | f32 query\[dim\] | u64 ids\[count\], then f32 distances\[count\] |
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use rvf_cow::SearchRequest;
+
+use crate::errno::Error;
+use crate::handle::Body;
+use crate::tree::Tree;
+
+/// Bytes before the query, and before the ids.
+pub const HEAD: usize = 24;
+/// The only version of the request.
+pub const VERSION: u32 = 1;
+/// Largest buffer an ioctl number can say.
+pub const MAX_SIZE: usize = 16383;
+
+/// The ioctl number for a buffer of this many bytes.
+#[must_use]
+pub fn number(size: usize) -> u32 {
+    (3 << 30) | ((size as u32 & 0x3FFF) << 16) | (u32::from(b'R') << 8) | 1
+}
+
+/// Size of the buffer that a request of `dim` numbers and an answer of `k` hits need.
+#[must_use]
+pub fn buffer_size(dim: usize, k: usize) -> usize {
+    HEAD + (4 * dim).max(12 * k)
+}
+
+thread_local! {
+    static QUERY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Tree {
+    /// Answers an ioctl on a handle of `query/in`, into `out`.
+    ///
+    /// # Errors
+    /// [`Error::NotTty`] for other handles and numbers; [`Error::Invalid`] and what a search refuses.
+    pub fn ioctl(&self, fh: u64, cmd: u32, input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        let handle = self.handles.get(fh)?;
+        if cmd & !0x3FFF_0000 != number(0) {
+            return Err(Error::NotTty);
+        }
+        let (Body::Request(session, _), Some(dir)) = (&handle.body, &handle.dir) else { return Err(Error::NotTty) };
+        let result = self.query_ioctl(dir, session, input, out);
+        if let Err(error) = &result {
+            session.failed(error);
+        }
+        result
+    }
+
+    fn query_ioctl(
+        &self,
+        dir: &crate::store_dir::StoreDir,
+        session: &crate::session::Session,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let snap = dir.snap();
+        let word = |at: usize| input.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| u32::from_le_bytes(*bytes));
+        let (Some(version), Some(k), Some(ef), Some(dim), Some(flags)) = (word(0), word(4), word(8), word(12), word(16)) else {
+            return Err(Error::invalid(format!("the buffer is shorter than its head of {HEAD} bytes")));
+        };
+        if version != VERSION {
+            return Err(Error::invalid(format!("request version {version}; this is version {VERSION}")));
+        }
+        let want = snap.view.dimension();
+        if dim as usize != want {
+            return Err(Error::invalid(format!("the query has {dim} numbers, but the store's dimension is {want}")));
+        }
+        let numbers = input.get(HEAD..HEAD + 4 * want).ok_or_else(|| {
+            Error::invalid(format!("the buffer of {} bytes is too small for {dim} numbers; stores of larger dimension are queried by write and read", input.len()))
+        })?;
+        let (defaults, _) = session.defaults();
+        let k = if k == 0 { defaults.k.unwrap_or(crate::session::DEFAULT_K) } else { k as usize };
+        let room = input.len().saturating_sub(HEAD) / 12;
+        if k > room {
+            return Err(Error::invalid(format!("the buffer of {} bytes has room for {room} hits, not for {k}", input.len())));
+        }
+        let answer = QUERY.with_borrow_mut(|query| {
+            query.clear();
+            query.extend(numbers.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            let answers = snap.view.search(&SearchRequest {
+                queries: query,
+                k,
+                ef: if ef == 0 { defaults.ef } else { Some(ef as usize) },
+                filter: defaults.filter.as_deref(),
+                exact: flags & 1 != 0 || defaults.exact,
+                deadline: defaults.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
+                threads: 1,
+            })?;
+            answers.into_iter().next().ok_or_else(|| Error::invalid("no answer"))
+        })?;
+        let count = answer.hits.len().min(k);
+        let layer: u32 = match answer.layer {
+            "A" => 1,
+            "B" => 2,
+            "C" => 3,
+            _ => 0,
+        };
+        out.clear();
+        for word in [
+            count as u32,
+            u32::from(answer.exact) | u32::from(answer.truncated) << 1,
+            u32::try_from(answer.visited).unwrap_or(u32::MAX),
+            answer.micros as u32,
+            layer,
+            0,
+        ] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        for hit in answer.hits.iter().take(count) {
+            out.extend_from_slice(&hit.id.to_le_bytes());
+        }
+        for hit in answer.hits.iter().take(count) {
+            out.extend_from_slice(&hit.distance.to_le_bytes());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_is_the_one_of_the_header_file() {
+        // _IOC(_IOC_READ|_IOC_WRITE, 'R', 1, 1560) on every architecture but a few historic ones.
+        assert_eq!(number(1560), 0xC618_5201);
+        assert_eq!(buffer_size(384, 10), 1560);
+        assert_eq!(buffer_size(2, 10), 144);
+    }
+}

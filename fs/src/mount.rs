@@ -1,0 +1,283 @@
+//! The life of a mount: checks, daemon, signals, and the end.
+//!
+//! The command returns when the mount is ready or has failed, and its exit status says which: the parent waits on a
+//! pipe for the child's word.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+
+use crate::adapter::{Adapter, Kernel};
+use crate::node::StoreId;
+use crate::options::{Arguments, Words, words};
+use crate::source::{Directory, Source, SourceKind, kind_of};
+use crate::store_dir::{Settings, StoreDir};
+use crate::sys::{self, Side};
+use crate::tree::Tree;
+use crate::watch;
+
+/// How long commits may take to finish when a mount ends.
+const LAST_WORK: Duration = Duration::from_secs(120);
+
+/// A failure before the mount was ready, as one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(String);
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// Does what the command line says. Returns when the mount is ready (in the background), or has ended (in the
+/// foreground).
+///
+/// # Errors
+/// One line that says what is wrong; nothing is mounted then.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let words = words(&arguments.options).map_err(Failure)?;
+    let plan = Plan::new(arguments, words)?;
+    if arguments.foreground {
+        start_log(arguments, true)?;
+        return plan.serve(|| Ok(()));
+    }
+    let (mut reader, writer) = std::io::pipe().map_err(|error| Failure::new(format!("pipe: {error}")))?;
+    // Nothing has started a thread so far.
+    match sys::fork().map_err(|error| Failure::new(format!("fork: {error}")))? {
+        Side::Parent(_) => {
+            drop(writer);
+            let mut word = String::new();
+            reader.read_to_string(&mut word).map_err(|error| Failure::new(format!("waiting for the daemon: {error}")))?;
+            match word.strip_prefix("ready") {
+                Some(_) => Ok(()),
+                None if word.is_empty() => Err(Failure::new("the daemon ended before the mount was ready; try --foreground")),
+                None => Err(Failure(word)),
+            }
+        }
+        Side::Child => {
+            drop(reader);
+            let mut parent = Some(writer);
+            let result = start_log(arguments, false).and_then(|()| {
+                plan.serve(|| {
+                    sys::leave_terminal().map_err(|error| Failure::new(format!("/dev/null: {error}")))?;
+                    tell(&mut parent, "ready");
+                    Ok(())
+                })
+            });
+            match result {
+                Ok(()) => std::process::exit(0),
+                Err(failure) => {
+                    tracing::error!(%failure, "the mount ended");
+                    tell(&mut parent, &failure.to_string());
+                    std::process::exit(1)
+                }
+            }
+        }
+    }
+}
+
+/// Says something to the waiting parent, once.
+fn tell(parent: &mut Option<std::io::PipeWriter>, word: &str) {
+    if let Some(mut pipe) = parent.take() {
+        // A parent that was killed does not hear it; that changes nothing here.
+        let _ = pipe.write_all(word.as_bytes());
+    }
+}
+
+struct Plan {
+    source: PathBuf,
+    kind: SourceKind,
+    mountpoint: PathBuf,
+    settings: Arc<Settings>,
+    config: Config,
+    passthrough: bool,
+}
+
+impl Plan {
+    fn new(arguments: &Arguments, words: Words) -> Result<Self, Failure> {
+        let kind = kind_of(&arguments.source).map_err(Failure)?;
+        let absolute = |path: &Path| path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display())));
+        let source = absolute(&arguments.source)?;
+        heal(&arguments.mountpoint)?;
+        let mountpoint = absolute(&arguments.mountpoint)?;
+        if !mountpoint.is_dir() {
+            return Err(Failure::new(format!("{}: not a directory; the mountpoint must be one", mountpoint.display())));
+        }
+        // The daemon would have to read its own mount, and wait for itself.
+        if source.starts_with(&mountpoint) {
+            return Err(Failure::new(format!(
+                "{} lies inside the mountpoint {}, which would hide it; mount somewhere else",
+                source.display(),
+                mountpoint.display()
+            )));
+        }
+        let defaults = Settings::default();
+        let settings = Arc::new(Settings {
+            read_only: arguments.read_only || words.read_only == Some(true),
+            mountpoint: mountpoint.clone(),
+            uid: words.uid.unwrap_or(defaults.uid),
+            gid: words.gid.unwrap_or(defaults.gid),
+            mmap: !arguments.no_mmap,
+            ..defaults
+        });
+        let config = config(arguments, &words, &source);
+        Ok(Self { source, kind, mountpoint, settings, config, passthrough: !arguments.no_passthrough })
+    }
+
+    fn source(&self) -> Result<Source, Failure> {
+        match self.kind {
+            SourceKind::File => StoreDir::open(StoreId(0), &self.source, self.mountpoint.clone(), self.settings.clone())
+                .map(Source::File)
+                .map_err(|error| Failure::new(error.to_string())),
+            SourceKind::Directory => Directory::open(&self.source, self.settings.clone())
+                .map(|directory| Source::Directory(Box::new(directory)))
+                .map_err(|error| Failure::new(format!("{}: {error}", self.source.display()))),
+        }
+    }
+
+    /// Mounts, says `ready`, and serves until the mount ends.
+    fn serve(self, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        sys::block_ending_signals();
+        let tree = Tree::new(self.source()?, self.settings.clone());
+        let adapter = Adapter::new(tree.clone(), self.passthrough);
+        let mut session = Session::new(adapter, &self.mountpoint, &self.config).map_err(|error| self.explain(&error))?;
+        tree.connect(Box::new(Kernel(session.notifier())));
+        let _watch = watch::start(&tree).map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
+        let mut unmounter = session.unmount_callable();
+        let mountpoint = self.mountpoint.clone();
+        let pool = tree.pool.clone();
+        std::thread::Builder::new()
+            .name("rvf-signals".into())
+            .spawn(move || {
+                let signal = sys::wait_for_end();
+                tracing::info!(signal, "unmounting");
+                if let Err(error) = unmounter.unmount() {
+                    // Somebody has a file open in it. The mount goes away now; their descriptors fail from then on.
+                    tracing::warn!(%error, "the mountpoint is busy; detaching it");
+                    detach(&mountpoint);
+                    pool.drain(LAST_WORK);
+                    std::process::exit(0);
+                }
+            })
+            .map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
+        tracing::info!(source = %self.source.display(), mountpoint = %self.mountpoint.display(), "mounted");
+        ready()?;
+        let result = session.run();
+        tree.pool.drain(LAST_WORK);
+        tracing::info!(mountpoint = %self.mountpoint.display(), "unmounted");
+        result.map_err(|error| Failure::new(format!("serving {}: {error}", self.mountpoint.display())))
+    }
+
+    fn explain(&self, error: &std::io::Error) -> Failure {
+        let at = self.mountpoint.display();
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Failure::new(format!(
+                "{at}: not allowed to mount ({error}); /dev/fuse must be readable, and --allow-other needs user_allow_other in /etc/fuse.conf unless you are root"
+            )),
+            std::io::ErrorKind::NotFound => {
+                Failure::new(format!("{at}: cannot mount ({error}); is the fuse module loaded (modprobe fuse) and fusermount3 installed?"))
+            }
+            _ => Failure::new(format!("{at}: cannot mount: {error}")),
+        }
+    }
+}
+
+fn config(arguments: &Arguments, words: &Words, source: &Path) -> Config {
+    let mut config = Config::default();
+    let all = words.allow_other || arguments.allow_other;
+    config.acl = match (all, words.allow_root) {
+        (true, _) => SessionACL::All,
+        (false, true) => SessionACL::RootAndOwner,
+        (false, false) => SessionACL::Owner,
+    };
+    let options = &mut config.mount_options;
+    // A comma would end the option.
+    let name = words.fsname.clone().unwrap_or_else(|| source.display().to_string());
+    options.push(MountOption::FSName(name.replace(',', "_")));
+    if !arguments.no_subtype {
+        // Not MountOption::Subtype, which is dropped when root mounts.
+        options.push(MountOption::CUSTOM(format!("subtype={}", words.subtype.as_deref().unwrap_or("rvf"))));
+    }
+    // With other users let in, the kernel checks modes; alone, the owner of the mount may do everything.
+    if words.default_permissions || config.acl != SessionACL::Owner {
+        options.push(MountOption::DefaultPermissions);
+    }
+    if words.auto_unmount && config.acl != SessionACL::Owner {
+        options.push(MountOption::AutoUnmount);
+    }
+    let mut switch = |value: Option<bool>, on: MountOption, off: MountOption| match value {
+        Some(true) => options.push(on),
+        Some(false) => options.push(off),
+        None => {}
+    };
+    switch(words.exec, MountOption::Exec, MountOption::NoExec);
+    switch(words.dev.filter(|dev| !dev), MountOption::Dev, MountOption::NoDev);
+    switch(words.suid.filter(|suid| !suid), MountOption::Suid, MountOption::NoSuid);
+    switch(words.atime.or(Some(false)), MountOption::Atime, MountOption::NoAtime);
+    config.n_threads = Some(usize::from(arguments.threads));
+    config.clone_fd = arguments.threads > 1;
+    config
+}
+
+/// Takes away what a killed daemon left: a mountpoint where everything fails with ENOTCONN.
+fn heal(mountpoint: &Path) -> Result<(), Failure> {
+    let error = match std::fs::metadata(mountpoint) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    if error.raw_os_error() != Some(libc::ENOTCONN) {
+        return Err(Failure::new(match error.kind() {
+            std::io::ErrorKind::NotFound => format!("{}: no such directory; make it first (mkdir)", mountpoint.display()),
+            _ => format!("{}: {error}", mountpoint.display()),
+        }));
+    }
+    detach(mountpoint);
+    match std::fs::metadata(mountpoint) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(format!(
+            "{}: left behind by a daemon that was killed, and cannot be taken away ({error}); run umount -l on it",
+            mountpoint.display()
+        ))),
+    }
+}
+
+fn detach(mountpoint: &Path) {
+    if sys::detach(mountpoint).is_ok() {
+        return;
+    }
+    // Only root may; everybody else asks the setuid helper.
+    for helper in ["fusermount3", "fusermount"] {
+        if Command::new(helper).arg("-u").arg("-z").arg("-q").arg("--").arg(mountpoint).status().is_ok_and(|status| status.success()) {
+            return;
+        }
+    }
+}
+
+fn start_log(arguments: &Arguments, foreground: bool) -> Result<(), Failure> {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
+    let (writer, terminal) = match &arguments.log_file {
+        Some(path) => {
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|error| Failure::new(format!("{}: cannot log there: {error}", path.display())))?;
+            (BoxMakeWriter::new(Arc::new(file)), false)
+        }
+        None if foreground => (BoxMakeWriter::new(std::io::stderr), std::io::IsTerminal::is_terminal(&std::io::stderr())),
+        None => return Ok(()),
+    };
+    let filter = EnvFilter::try_from_env("RVF_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour).with_target(false);
+    if arguments.log_format == "json" { builder.json().init() } else { builder.init() }
+    std::panic::set_hook(Box::new(|info| tracing::error!("panic: {info}")));
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! What is mounted: one store, or a directory of them.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::errno::Error;
+use crate::node::StoreId;
+use crate::store_dir::{Settings, StoreDir};
+
+/// The extensions a store can have.
+pub const EXTENSIONS: [&str; 5] = ["rvf", "rvdna", "rvtext", "rvgraph", "rvvis"];
+
+/// Whether the path ends in one of [`EXTENSIONS`], in any case.
+#[must_use]
+pub fn has_store_extension(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+/// What a path is, without opening it: a FIFO would block, a device could do worse.
+///
+/// # Errors
+/// When it is not there, or is neither a regular file nor a directory; the message names what it is.
+pub fn kind_of(path: &Path) -> Result<SourceKind, String> {
+    let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{}: no such file or directory", path.display()),
+        _ => format!("{}: {error}", path.display()),
+    })?;
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        return Ok(SourceKind::Directory);
+    }
+    if kind.is_file() {
+        return Ok(SourceKind::File);
+    }
+    let what = if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_block_device() || kind.is_char_device() {
+        "a device"
+    } else {
+        "neither a file nor a directory"
+    };
+    Err(format!("{} is {what}; give an .rvf file or a directory of them", path.display()))
+}
+
+/// What can be mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// One store.
+    File,
+    /// Every store in a directory.
+    Directory,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub enum Source {
+    /// One store; its directory is the mount's top.
+    File(Arc<StoreDir>),
+    /// A directory of stores.
+    Directory(Box<Directory>),
+}
+
+impl Source {
+    /// The store of that number.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is gone; why it cannot be opened otherwise.
+    pub fn store(&self, id: StoreId) -> Result<Arc<StoreDir>, Error> {
+        match self {
+            Self::File(dir) if dir.id == id => Ok(dir.clone()),
+            Self::File(_) => Err(Error::NotFound),
+            Self::Directory(directory) => directory.store(id),
+        }
+    }
+
+    /// Stores that are open now.
+    #[must_use]
+    pub fn open_stores(&self) -> Vec<Arc<StoreDir>> {
+        match self {
+            Self::File(dir) => vec![dir.clone()],
+            Self::Directory(directory) => {
+                directory.slots.read().values().filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned()).collect()
+            }
+        }
+    }
+}
+
+/// Called with every store that a directory opens.
+pub type Opened = Box<dyn Fn(&Arc<StoreDir>) + Send + Sync>;
+
+/// A directory of stores. Each is opened when it is first looked at.
+pub struct Directory {
+    /// The directory.
+    pub path: PathBuf,
+    settings: Arc<Settings>,
+    slots: RwLock<BTreeMap<String, Arc<Slot>>>,
+    next: AtomicU32,
+    changed: RwLock<SystemTime>,
+    opened: RwLock<Option<Opened>>,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: StoreId,
+    name: String,
+    path: PathBuf,
+    state: Mutex<Option<Result<Arc<StoreDir>, Failure>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    what: String,
+    stamp: (u64, Option<SystemTime>),
+}
+
+fn stamp(path: &Path) -> (u64, Option<SystemTime>) {
+    std::fs::metadata(path).map_or((0, None), |meta| (meta.len(), meta.modified().ok()))
+}
+
+impl Directory {
+    /// Lists a directory; opens nothing yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path, settings: Arc<Settings>) -> std::io::Result<Self> {
+        let directory = Self {
+            path: path.to_path_buf(),
+            settings,
+            slots: RwLock::new(BTreeMap::new()),
+            next: AtomicU32::new(0),
+            changed: RwLock::new(SystemTime::now()),
+            opened: RwLock::new(None),
+        };
+        directory.rescan()?;
+        Ok(directory)
+    }
+
+    /// Sets who is told about stores being opened.
+    pub fn on_open(&self, opened: Opened) {
+        *self.opened.write() = Some(opened);
+    }
+
+    /// Looks at the directory again. Gives the names that came or went.
+    ///
+    /// # Errors
+    /// When it cannot be read; what is known stays then.
+    pub fn rescan(&self) -> std::io::Result<Vec<String>> {
+        let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.path)?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| has_store_extension(path) && std::fs::metadata(path).is_ok_and(|meta| meta.is_file()))
+            .collect();
+        paths.sort();
+        for path in paths {
+            let (Some(stem), Some(full)) = (path.file_stem().and_then(|s| s.to_str()), path.file_name().and_then(|s| s.to_str()))
+            else {
+                tracing::warn!(path = %path.display(), "left out: its name is not UTF-8");
+                continue;
+            };
+            let name = if found.contains_key(stem) { full } else { stem };
+            found.insert(name.to_owned(), path);
+        }
+        let mut slots = self.slots.write();
+        let mut changed: Vec<String> = Vec::new();
+        slots.retain(|name, slot| {
+            let stays = found.get(name) == Some(&slot.path);
+            if !stays {
+                changed.push(name.clone());
+            }
+            stays
+        });
+        for (name, path) in found {
+            if !slots.contains_key(&name) {
+                let id = StoreId(self.next.fetch_add(1, Ordering::Relaxed));
+                slots.insert(name.clone(), Arc::new(Slot { id, name: name.clone(), path, state: Mutex::new(None) }));
+                changed.push(name);
+            }
+        }
+        if !changed.is_empty() {
+            *self.changed.write() = SystemTime::now();
+        }
+        Ok(changed)
+    }
+
+    /// When stores last came or went.
+    #[must_use]
+    pub fn changed(&self) -> SystemTime {
+        *self.changed.read()
+    }
+
+    /// Names and numbers of all stores.
+    #[must_use]
+    pub fn list(&self) -> Vec<(String, StoreId)> {
+        self.slots.read().iter().map(|(name, slot)| (name.clone(), slot.id)).collect()
+    }
+
+    /// The number of a name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<StoreId> {
+        self.slots.read().get(name).map(|slot| slot.id)
+    }
+
+    /// The store behind a file of the directory, if it is open.
+    #[must_use]
+    pub fn open_at(&self, path: &Path) -> Option<Arc<StoreDir>> {
+        let slots = self.slots.read();
+        let slot = slots.values().find(|slot| slot.path == path)?;
+        slot.state.lock().as_ref()?.as_ref().ok().cloned()
+    }
+
+    fn slot(&self, id: StoreId) -> Option<Arc<Slot>> {
+        self.slots.read().values().find(|slot| slot.id == id).cloned()
+    }
+
+    /// Whether the number still belongs to a file.
+    #[must_use]
+    pub fn has(&self, id: StoreId) -> bool {
+        self.slot(id).is_some()
+    }
+
+    /// Why a store cannot be opened, if it cannot.
+    #[must_use]
+    pub fn failure(&self, id: StoreId) -> Option<String> {
+        let slot = self.slot(id)?;
+        match self.try_open(&slot) {
+            Ok(_) => None,
+            Err(failure) => Some(failure.what),
+        }
+    }
+
+    fn store(&self, id: StoreId) -> Result<Arc<StoreDir>, Error> {
+        let slot = self.slot(id).ok_or(Error::NotFound)?;
+        self.try_open(&slot).map_err(|failure| Error::Damaged { what: failure.what })
+    }
+
+    fn try_open(&self, slot: &Slot) -> Result<Arc<StoreDir>, Failure> {
+        let mut state = slot.state.lock();
+        match &*state {
+            Some(Ok(dir)) => return Ok(dir.clone()),
+            // A file that could not be opened is tried again once it has changed.
+            Some(Err(failure)) if failure.stamp == stamp(&slot.path) => return Err(failure.clone()),
+            Some(Err(_)) | None => {}
+        }
+        let stamp = stamp(&slot.path);
+        let shown_as = self.settings.mountpoint.join(&slot.name);
+        let result = StoreDir::open(slot.id, &slot.path, shown_as, self.settings.clone())
+            .map_err(|error| Failure { what: error.to_string(), stamp });
+        if let (Ok(dir), Some(opened)) = (&result, &*self.opened.read()) {
+            opened(dir);
+        }
+        *state = Some(result.clone());
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_are_known_in_any_case() {
+        for name in ["a.rvf", "a.RVF", "b.rvdna", "c.rvtext", "d.rvgraph", "e.rvvis"] {
+            assert!(has_store_extension(Path::new(name)), "{name}");
+        }
+        for name in ["rvf", "a.rvf.lock", "a.txt", ".rvf"] {
+            assert!(!has_store_extension(Path::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_source_must_be_a_file_or_a_directory() {
+        assert_eq!(kind_of(Path::new("/")), Ok(SourceKind::Directory));
+        let error = kind_of(Path::new("/no/such/file.rvf")).expect_err("missing");
+        assert_eq!(error, "/no/such/file.rvf: no such file or directory");
+        assert!(kind_of(Path::new("/dev/null")).expect_err("a device").contains("is a device"));
+    }
+}

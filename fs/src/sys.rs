@@ -1,0 +1,176 @@
+//! The few system calls that std does not have, each behind a safe function.
+#![expect(unsafe_code, reason = "direct system calls: fork, signals, umount2, statvfs")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Numbers of a filesystem, as `statvfs` gives them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FsNumbers {
+    /// Block size in bytes.
+    pub block: u64,
+    /// Blocks in all.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Blocks free for unprivileged users.
+    pub available: u64,
+}
+
+fn path_of(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Size and free space of the filesystem that holds `path`.
+///
+/// # Errors
+/// What `statvfs` reports.
+pub fn filesystem(path: &Path) -> io::Result<FsNumbers> {
+    let path = path_of(path)?;
+    let mut numbers = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` is a NUL-terminated string and `numbers` a writable statvfs; both outlive the call.
+    let result = unsafe { libc::statvfs(path.as_ptr(), numbers.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid statvfs, and the call succeeded.
+    let numbers = unsafe { numbers.assume_init() };
+    Ok(FsNumbers {
+        block: u64::from(numbers.f_frsize),
+        blocks: u64::from(numbers.f_blocks),
+        free: u64::from(numbers.f_bfree),
+        available: u64::from(numbers.f_bavail),
+    })
+}
+
+/// Takes a mount away at once; processes with files open in it keep them until they close them.
+///
+/// # Errors
+/// What `umount2` reports.
+pub fn detach(mountpoint: &Path) -> io::Result<()> {
+    let path = path_of(mountpoint)?;
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    match unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The user and group this process acts as.
+#[must_use]
+pub fn ids() -> (u32, u32) {
+    // SAFETY: neither call has preconditions or can fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The process that called; the child's pid.
+    Parent(i32),
+    /// The new process.
+    Child,
+}
+
+/// Forks. Only to be called while the process has a single thread.
+///
+/// # Errors
+/// What `fork` reports.
+pub fn fork() -> io::Result<Side> {
+    // SAFETY: the caller is single-threaded (see above), so the child may use everything the parent could.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(pid)),
+    }
+}
+
+/// Leaves the terminal: a session of its own, and standard input, output and error on `/dev/null`.
+///
+/// # Errors
+/// When `/dev/null` cannot be opened.
+pub fn leave_terminal() -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: no preconditions; it fails only for a process group leader, which a fresh child is not.
+    unsafe { libc::setsid() };
+    for fd in 0..3 {
+        // SAFETY: `null` is open; dup2 onto the standard descriptors closes what they were.
+        if unsafe { libc::dup2(null.as_raw_fd(), fd) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The signals that end a mount.
+const ENDING: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+fn ending_set() -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `set` is writable; sigemptyset initialises it.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in ENDING {
+        // SAFETY: `set` was initialised above and the signal numbers are valid.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: initialised by sigemptyset.
+    unsafe { set.assume_init() }
+}
+
+/// Keeps TERM, INT and HUP from ending the process; threads started later inherit this. [`wait_for_end`] receives them.
+pub fn block_ending_signals() {
+    let set = ending_set();
+    // SAFETY: `set` is an initialised signal set; the old mask is not wanted.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+/// Undoes [`block_ending_signals`] for this thread.
+pub fn unblock_ending_signals() {
+    let set = ending_set();
+    // SAFETY: as in `block_ending_signals`.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+/// Waits for one of the blocked signals and gives its number.
+#[must_use]
+pub fn wait_for_end() -> i32 {
+    let set = ending_set();
+    let mut signal = 0;
+    // SAFETY: `set` is initialised and `signal` is writable.
+    while unsafe { libc::sigwait(&raw const set, &raw mut signal) } != 0 {}
+    signal
+}
+
+/// The process that a thread belongs to, or `None` when there is no such thread.
+#[must_use]
+pub fn process_of(thread: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_belongs_to_its_process() {
+        let own = std::process::id();
+        assert_eq!(process_of(own), Some(own));
+        assert_eq!(process_of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_filesystem_has_a_size() {
+        let numbers = filesystem(Path::new("/")).expect("the root filesystem");
+        assert!(numbers.block > 0 && numbers.blocks >= numbers.free);
+        assert!(filesystem(Path::new("/no/such/place")).is_err());
+    }
+
+    #[test]
+    fn detaching_what_is_not_mounted_fails() {
+        assert!(detach(Path::new("/no/such/place")).is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! `stat`: exact sizes, times that change with the content, and how long the kernel may believe them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Attr, Tree};
+use crate::data::npy::{Dtype, write_header};
+use crate::data::text::vector_text_len;
+use crate::drafts::DraftAttr;
+use crate::errno::Error;
+use crate::node::{Item, Node, Place, ProgramKind, QueryFile, SegmentFile, StoreId};
+use crate::session::nothing_yet;
+use crate::snapshot::Snap;
+use crate::source::Source;
+use crate::store_dir::StoreDir;
+use crate::{ctl, programs, readme, segments, status};
+
+/// For what never changes while the mount lives.
+const LONG: Duration = Duration::from_secs(3600);
+/// For what may change behind the kernel's back, where asking every time would cost too much.
+const SHORT: Duration = Duration::from_secs(1);
+const NONE: Duration = Duration::ZERO;
+
+const DATA_BLOCK: u32 = 1 << 20;
+const TEXT_BLOCK: u32 = 4096;
+
+/// Size, time, permission bits, name and attribute lifetimes, block size.
+struct Facts(u64, SystemTime, u16, Duration, Duration, u32);
+
+impl Tree {
+    /// What `stat` shows of an inode number.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] for numbers of things that are gone.
+    pub fn getattr(&self, ino: u64) -> Result<Attr, Error> {
+        let node = self.node(ino)?;
+        self.attr(node, ino, false)
+    }
+
+    /// The attributes of a node. With `cheap`, a size that would take long is given as 0; only for answers that the
+    /// kernel may not keep.
+    pub(crate) fn attr(&self, node: Node, ino: u64, cheap: bool) -> Result<Attr, Error> {
+        let Facts(size, mtime, perm, name_ttl, attr_ttl, block_size) = match node {
+            Node::Root => match &self.source {
+                Source::Directory(directory) => Facts(0, directory.changed(), 0o555, LONG, SHORT, TEXT_BLOCK),
+                Source::File(_) => return Err(Error::Stale),
+            },
+            Node::In(id, item) => match self.store(id) {
+                Ok(dir) => self.facts(&dir, item, cheap)?,
+                Err(error) => self.broken_facts(id, item, &error)?,
+            },
+        };
+        let perm = if self.settings.read_only && !is_query(node) { perm & !0o222 } else { perm };
+        Ok(Attr { ino, size, mtime, is_dir: node.is_dir(), perm, name_ttl, attr_ttl, block_size })
+    }
+
+    /// A store that cannot be opened is a directory with nothing but the reason.
+    fn broken_facts(&self, id: StoreId, item: Item, error: &Error) -> Result<Facts, Error> {
+        let Source::Directory(directory) = &self.source else { return Err(Error::Stale) };
+        if !directory.has(id) {
+            return Err(Error::Stale);
+        }
+        match item {
+            Item::Top => Ok(Facts(0, directory.changed(), 0o555, SHORT, NONE, TEXT_BLOCK)),
+            Item::Error(Place::Top) => {
+                Ok(Facts(error.to_string().len() as u64 + 1, directory.changed(), 0o444, NONE, NONE, TEXT_BLOCK))
+            }
+            _ => Err(Error::Stale),
+        }
+    }
+
+    fn facts(&self, dir: &Arc<StoreDir>, item: Item, cheap: bool) -> Result<Facts, Error> {
+        let snap = dir.snap();
+        let now = snap.modified();
+        let constant = |text: usize| Facts(text as u64, dir.since, 0o444, LONG, NONE, TEXT_BLOCK);
+        let text = |len: usize, time| Facts(len as u64, time, 0o444, LONG, NONE, TEXT_BLOCK);
+        Ok(match item {
+            Item::Top => Facts(0, now, 0o755, if matches!(self.source, Source::File(_)) { LONG } else { SHORT }, SHORT, TEXT_BLOCK),
+            Item::Vectors | Item::Metadata => Facts(0, now, 0o755, LONG, SHORT, TEXT_BLOCK),
+            Item::Ingest => Facts(0, now, 0o755, LONG, NONE, TEXT_BLOCK),
+            Item::Segments | Item::Witness | Item::Models | Item::Programs(_) => Facts(0, now, 0o555, LONG, SHORT, TEXT_BLOCK),
+            Item::Segment(key) => {
+                snap.part(key).ok_or(Error::Stale)?;
+                Facts(0, dir.part_time(&snap, key), 0o555, NONE, LONG, TEXT_BLOCK)
+            }
+            Item::Query(id) => {
+                let session = dir.sessions.get(id).ok_or(Error::Stale)?;
+                Facts(0, session.since, 0o755, LONG, SHORT, TEXT_BLOCK)
+            }
+            Item::Readme => constant(readme::text(dir).len()),
+            Item::Status => text(status::text(dir).len(), now),
+            Item::StatusJson => text(status::json_text(dir).len(), now),
+            Item::Lineage | Item::WitnessLog | Item::WitnessHead | Item::WitnessVerify => {
+                text(rendered(dir, &snap, item).len(), now)
+            }
+            Item::Whole(no) => {
+                let snap = dir.snap_of(no).ok_or(Error::Stale)?;
+                Facts(snap.view.file_len(), snap.modified(), 0o444, NONE, LONG, DATA_BLOCK)
+            }
+            Item::VectorsNpy(no) => {
+                let snap = dir.snap_of(no).ok_or(Error::Stale)?;
+                let size = vectors_header(&snap).len() as u64 + live(&snap).saturating_mul(snap.row_len());
+                Facts(size, snap.modified(), 0o444, NONE, LONG, DATA_BLOCK)
+            }
+            Item::IdsNpy(no) => {
+                let snap = dir.snap_of(no).ok_or(Error::Stale)?;
+                let size = ids_header(&snap).len() as u64 + live(&snap).saturating_mul(8);
+                Facts(size, snap.modified(), 0o444, NONE, LONG, DATA_BLOCK)
+            }
+            Item::MetadataJsonl(no) => {
+                let snap = dir.snap_of(no).ok_or(Error::Stale)?;
+                match snap.jsonl_len_if_known() {
+                    Some(len) => Facts(len, snap.modified(), 0o444, NONE, LONG, DATA_BLOCK),
+                    None if cheap => Facts(0, snap.modified(), 0o444, NONE, NONE, DATA_BLOCK),
+                    None => Facts(snap.jsonl().len, snap.modified(), 0o444, NONE, LONG, DATA_BLOCK),
+                }
+            }
+            Item::Vector(id) => {
+                if snap.view.find(id).is_some() {
+                    Facts(vector_text_len(snap.view.dimension()), now, 0o644, SHORT, SHORT, TEXT_BLOCK)
+                } else {
+                    draft_facts(dir.drafts.named(Place::Vectors, &id.to_string()).ok_or(Error::Stale)?.attr())
+                }
+            }
+            Item::MetadataJson(id) => match snap.record(id) {
+                Some(record) => Facts(record.len() as u64, now, 0o644, SHORT, NONE, TEXT_BLOCK),
+                None => draft_facts(dir.drafts.named(Place::Metadata, &format!("{id}.json")).ok_or(Error::Stale)?.attr()),
+            },
+            Item::SegmentFile(key, file) => {
+                let part = snap.part(key).ok_or(Error::Stale)?;
+                let time = dir.part_time(&snap, key);
+                let size = match file {
+                    SegmentFile::Raw => part.raw.end - part.raw.start,
+                    SegmentFile::Payload => part.segment().map_or(0, |s| s.payload.end - s.payload.start),
+                    SegmentFile::Header => segments::header_text(dir, &snap, part).len() as u64,
+                    SegmentFile::Info => dir.info(&snap, part).len() as u64,
+                };
+                // Whether a segment is listed, and what of it is in use, changes with other segments.
+                match file {
+                    SegmentFile::Raw | SegmentFile::Payload => Facts(size, time, 0o444, LONG, LONG, DATA_BLOCK),
+                    SegmentFile::Header | SegmentFile::Info => Facts(size, time, 0o444, LONG, NONE, TEXT_BLOCK),
+                }
+            }
+            Item::QueryFile(id, file) => {
+                let session = dir.sessions.get(id).ok_or(Error::Stale)?;
+                match file {
+                    QueryFile::In => Facts(0, session.since, 0o666, LONG, NONE, DATA_BLOCK),
+                    QueryFile::Setting(setting) => {
+                        let (defaults, time) = session.defaults();
+                        Facts(defaults.show(setting).len() as u64, time, 0o644, LONG, NONE, TEXT_BLOCK)
+                    }
+                    QueryFile::Error => {
+                        let (error, time) = session.error();
+                        text(error.len(), time)
+                    }
+                    QueryFile::Out | QueryFile::OutJson | QueryFile::OutIds | QueryFile::OutDistances => {
+                        let (len, time) = match session.outcome() {
+                            Some(outcome) => (outcome.form(file).len(), outcome.time),
+                            None => (nothing_yet(file).len(), session.since),
+                        };
+                        Facts(len as u64, time, 0o444, LONG, NONE, DATA_BLOCK)
+                    }
+                }
+            }
+            Item::Draft(id) => draft_facts(dir.drafts.numbered(id).ok_or(Error::Stale)?.attr()),
+            Item::Model(key) => {
+                let part = snap.part(key).ok_or(Error::Stale)?;
+                let size = part.segment().map_or(0, |segment| segment.payload.end - segment.payload.start);
+                Facts(size, dir.part_time(&snap, key), 0o444, NONE, LONG, DATA_BLOCK)
+            }
+            Item::Program(key, kind) => {
+                let range = program_range(&snap, key, kind)?;
+                Facts(range.end - range.start, dir.part_time(&snap, key), 0o444, NONE, LONG, DATA_BLOCK)
+            }
+            Item::Ctl => Facts(ctl::HELP.len() as u64, dir.since, 0o644, LONG, NONE, TEXT_BLOCK),
+            Item::Events => {
+                let (len, time) = dir.events.size();
+                Facts(len, time, 0o444, LONG, NONE, TEXT_BLOCK)
+            }
+            Item::Error(place) => {
+                let (sentence, time) = dir.refusal(place);
+                text(sentence.len(), time)
+            }
+        })
+    }
+}
+
+fn is_query(node: Node) -> bool {
+    matches!(node, Node::In(_, Item::Query(_) | Item::QueryFile(..)))
+}
+
+fn draft_facts(attr: DraftAttr) -> Facts {
+    Facts(attr.len, attr.time, attr.mode.unwrap_or(0o644), NONE, NONE, DATA_BLOCK)
+}
+
+/// Live vectors as the arrays have them.
+pub(super) fn live(snap: &Snap) -> u64 {
+    snap.view.live_ordinals().len() as u64
+}
+
+/// The header of `vectors.npy`.
+pub(super) fn vectors_header(snap: &Snap) -> Vec<u8> {
+    write_header(Dtype::F32, &[snap.view.live_ordinals().len(), snap.view.dimension()])
+}
+
+/// The header of `ids.npy`.
+pub(super) fn ids_header(snap: &Snap) -> Vec<u8> {
+    write_header(Dtype::U64, &[snap.view.live_ordinals().len()])
+}
+
+/// Where the image of a program lies.
+pub(super) fn program_range(
+    snap: &Snap,
+    key: crate::node::SegmentKey,
+    kind: ProgramKind,
+) -> Result<std::ops::Range<u64>, Error> {
+    Ok(programs::image_range(snap, snap.part(key).ok_or(Error::Stale)?, kind))
+}
+
+/// The texts that depend on nothing but the state of the store; rendered once a state.
+pub(super) fn rendered(dir: &StoreDir, snap: &Snap, item: Item) -> Arc<[u8]> {
+    let (slot, render): (usize, &dyn Fn() -> String) = match item {
+        Item::WitnessLog => (1, &|| crate::witness::log(snap)),
+        Item::WitnessHead => (2, &|| crate::witness::head(snap)),
+        Item::WitnessVerify => (3, &|| crate::witness::verdict(snap)),
+        _ => (0, &|| crate::lineage::text(dir.store.path(), snap)),
+    };
+    match snap.texts.get(slot) {
+        Some(cell) => cell.get_or_init(|| render().into_bytes().into()).clone(),
+        None => Arc::from([]),
+    }
+}

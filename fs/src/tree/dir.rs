@@ -1,0 +1,323 @@
+//! Names: lookup and listings.
+
+use std::sync::Arc;
+
+use super::{Attr, Tree};
+use crate::drafts::parse_id;
+use crate::errno::Error;
+use crate::handle::{Body, Listing};
+use crate::node::{Item, Node, Place, ProgramKind, QueryFile, SegmentFile, SessionId, StoreId};
+use crate::programs;
+use crate::snapshot::Snap;
+use crate::source::Source;
+use crate::store_dir::StoreDir;
+
+/// One line of a listing.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its node.
+    pub node: Node,
+    /// Its inode number.
+    pub ino: u64,
+    /// Where the listing goes on after it.
+    pub next: u64,
+}
+
+/// Names in a store directory that are always there, in listing order.
+const TOP: [(&str, Item); 16] = [
+    ("README", Item::Readme),
+    ("status", Item::Status),
+    ("status.json", Item::StatusJson),
+    ("lineage", Item::Lineage),
+    ("vectors", Item::Vectors),
+    ("metadata", Item::Metadata),
+    ("segments", Item::Segments),
+    ("query", Item::Query(SessionId(0))),
+    ("ingest", Item::Ingest),
+    ("witness", Item::Witness),
+    ("models", Item::Models),
+    ("kernel", Item::Programs(ProgramKind::Kernel)),
+    ("ebpf", Item::Programs(ProgramKind::Ebpf)),
+    ("wasm", Item::Programs(ProgramKind::Wasm)),
+    ("ctl", Item::Ctl),
+    ("events", Item::Events),
+];
+
+const WITNESS: [(&str, Item); 3] =
+    [("log.jsonl", Item::WitnessLog), ("head", Item::WitnessHead), ("verify", Item::WitnessVerify)];
+
+impl Tree {
+    /// The node of a name in a directory, remembered, and its attributes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; why a store cannot be opened.
+    pub fn lookup(&self, parent: u64, name: &str) -> Result<Attr, Error> {
+        let node = self.child(self.node(parent)?, name)?;
+        self.remembered(node)
+    }
+
+    /// A node's attributes, with one lookup more. Nothing is remembered when there are none.
+    pub(crate) fn remembered(&self, node: Node) -> Result<Attr, Error> {
+        let ino = self.inodes.remember(node);
+        self.attr(node, ino, false).inspect_err(|_| self.inodes.forget(ino, 1)).map_err(|error| match error {
+            // The name was found a moment ago; that it is gone now is an ordinary "no such file".
+            Error::Stale => Error::NotFound,
+            error => error,
+        })
+    }
+
+    /// The node of a name.
+    pub(crate) fn child(&self, parent: Node, name: &str) -> Result<Node, Error> {
+        if name.len() > 255 {
+            return Err(Error::NameTooLong);
+        }
+        let (id, item) = match parent {
+            Node::Root => {
+                let Source::Directory(directory) = &self.source else { return Err(Error::NotFound) };
+                return directory.named(name).map(|id| Node::In(id, Item::Top)).ok_or(Error::NotFound);
+            }
+            Node::In(id, item) => (id, item),
+        };
+        let dir = match self.store(id) {
+            Ok(dir) => dir,
+            Err(Error::NotFound) => return Err(Error::NotFound),
+            Err(_) if item == Item::Top && name == "error" => return Ok(Node::In(id, Item::Error(Place::Top))),
+            Err(_) => return Err(Error::NotFound),
+        };
+        let found = child_item(&dir, item, name)?;
+        Ok(Node::In(id, found))
+    }
+
+    /// What a directory holds now.
+    pub(crate) fn listing(&self, node: Node) -> Result<Listing, Error> {
+        let (id, item) = match node {
+            Node::Root => {
+                let Source::Directory(directory) = &self.source else { return Err(Error::NotDirectory) };
+                let fixed = directory.list().into_iter().map(|(name, id)| (name, Node::In(id, Item::Top))).collect();
+                return Ok(Listing { fixed, vectors: None, records: None });
+            }
+            Node::In(id, item) => (id, item),
+        };
+        match self.store(id) {
+            Ok(dir) => list(&dir, id, item),
+            Err(Error::NotFound) => Err(Error::Stale),
+            Err(_) if item == Item::Top => Ok(Listing {
+                fixed: vec![("error".into(), Node::In(id, Item::Error(Place::Top)))],
+                vectors: None,
+                records: None,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The entries of an open directory from `offset` on; `take` says whether it wants more.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`] when the handle is not a directory's.
+    pub fn readdir(&self, fh: u64, offset: u64, mut take: impl FnMut(&Entry) -> bool) -> Result<(), Error> {
+        let handle = self.handles.get(fh)?;
+        let Body::List(listing) = &handle.body else { return Err(Error::BadHandle) };
+        let mut at = offset;
+        loop {
+            let entry = match at {
+                // The kernel finds "." and ".." itself; their numbers are only shown.
+                0 | 1 => Some(((if at == 0 { "." } else { ".." }).to_owned(), handle.node)),
+                _ => listing.get(usize::try_from(at - 2).unwrap_or(usize::MAX), handle.node),
+            };
+            let Some((name, node)) = entry else { return Ok(()) };
+            at += 1;
+            let ino = self.inodes.number(node);
+            if !take(&Entry { name, node, ino, next: at }) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The attributes of a listed entry, remembered, for listings that bring them along; `None` where the entry is gone
+    /// or must be looked up by itself.
+    #[must_use]
+    pub fn entry_attr(&self, entry: &Entry) -> Option<Attr> {
+        let ino = self.inodes.remember(entry.node);
+        match self.attr(entry.node, ino, true) {
+            Ok(attr) => Some(attr),
+            Err(_) => {
+                self.inodes.forget(ino, 1);
+                None
+            }
+        }
+    }
+}
+
+impl Listing {
+    /// The name and node at a place.
+    fn get(&self, at: usize, parent: Node) -> Option<(String, Node)> {
+        if let Some((name, node)) = self.fixed.get(at) {
+            return Some((name.clone(), *node));
+        }
+        let Node::In(id, _) = parent else { return None };
+        let at = at - self.fixed.len();
+        if let Some(snap) = &self.vectors {
+            let vector = snap.view.id(*snap.view.live_ordinals().get(at)?);
+            return Some((vector.to_string(), Node::In(id, Item::Vector(vector))));
+        }
+        let vector = *self.records.as_ref()?.metadata_ids().get(at)?;
+        Some((format!("{vector}.json"), Node::In(id, Item::MetadataJson(vector))))
+    }
+}
+
+/// Directories of programs are there only when the file has some.
+fn has_programs(snap: &Snap, kind: ProgramKind) -> bool {
+    snap.of_types(&[programs::segment_type(kind)]).next().is_some()
+}
+
+fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error> {
+    let snap = dir.snap();
+    let draft = |place| dir.drafts.named(place, name).map(|draft| Item::Draft(draft.id));
+    let found = match item {
+        Item::Top => match name {
+            "file.rvf" => Some(Item::Whole(snap.no)),
+            "vectors.npy" => Some(Item::VectorsNpy(snap.no)),
+            "ids.npy" => Some(Item::IdsNpy(snap.no)),
+            "metadata.jsonl" => Some(Item::MetadataJsonl(snap.no)),
+            "error" => Some(Item::Error(Place::Top)),
+            _ => TOP.iter().find(|(known, _)| *known == name).map(|(_, item)| *item).filter(|item| match item {
+                Item::Programs(kind) => has_programs(&snap, *kind),
+                _ => true,
+            }),
+        },
+        Item::Vectors => match parse_id(name) {
+            Some(id) => (snap.view.find(id).is_some() || dir.drafts.named(Place::Vectors, name).is_some())
+                .then_some(Item::Vector(id)),
+            None if name == "error" => Some(Item::Error(Place::Vectors)),
+            None => draft(Place::Vectors),
+        },
+        Item::Metadata => match name.strip_suffix(".json").and_then(parse_id) {
+            Some(id) => (dir.drafts.named(Place::Metadata, name).is_some() || snap.view.fields(id).is_some())
+                .then_some(Item::MetadataJson(id)),
+            None if name == "error" => Some(Item::Error(Place::Metadata)),
+            None => draft(Place::Metadata),
+        },
+        Item::Ingest if name == "error" => Some(Item::Error(Place::Ingest)),
+        Item::Ingest => draft(Place::Ingest),
+        Item::Segments => snap.part_named(name).map(|part| Item::Segment(part.key)),
+        Item::Segment(key) => {
+            let part = snap.part(key).ok_or(Error::Stale)?;
+            segment_files(part.segment().is_some())
+                .find(|(_, known)| *known == name)
+                .map(|(file, _)| Item::SegmentFile(key, file))
+        }
+        Item::Query(id) => {
+            let file = QueryFile::ALL.iter().find(|(_, known)| *known == name);
+            match file {
+                Some((file, _)) => Some(Item::QueryFile(id, *file)),
+                None if id == SessionId(0) => dir.sessions.named(name).map(|session| Item::Query(session.id)),
+                None => None,
+            }
+        }
+        Item::Witness => WITNESS.iter().find(|(known, _)| *known == name).map(|(_, item)| *item),
+        Item::Models => snap
+            .of_types(&programs::MODELS)
+            .find(|part| programs::model_name(part) == name)
+            .map(|part| Item::Model(part.key)),
+        Item::Programs(kind) => snap
+            .of_types(&[programs::segment_type(kind)])
+            .find(|part| programs::program_name(part, kind) == name)
+            .map(|part| Item::Program(part.key, kind)),
+        _ => return Err(Error::NotDirectory),
+    };
+    found.ok_or(Error::NotFound)
+}
+
+/// A gap has no header and no payload.
+fn segment_files(is_segment: bool) -> impl Iterator<Item = (SegmentFile, &'static str)> {
+    SegmentFile::ALL.into_iter().filter(move |(file, _)| is_segment || matches!(file, SegmentFile::Raw | SegmentFile::Info))
+}
+
+fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> {
+    let snap = dir.snap();
+    let mut fixed: Vec<(String, Node)> = Vec::new();
+    let mut add = |name: &str, item: Item| fixed.push((name.to_owned(), Node::In(id, item)));
+    let mut vectors = None;
+    let mut records = None;
+    match item {
+        Item::Top => {
+            for (name, item) in TOP {
+                if !matches!(item, Item::Programs(kind) if !has_programs(&snap, kind)) {
+                    add(name, item);
+                }
+            }
+            add("file.rvf", Item::Whole(snap.no));
+            add("vectors.npy", Item::VectorsNpy(snap.no));
+            add("ids.npy", Item::IdsNpy(snap.no));
+            add("metadata.jsonl", Item::MetadataJsonl(snap.no));
+            add("error", Item::Error(Place::Top));
+        }
+        Item::Vectors => {
+            for (name, draft) in dir.drafts.list(Place::Vectors) {
+                match parse_id(&name) {
+                    Some(vector) if snap.view.find(vector).is_some() => {}
+                    Some(vector) => add(&name, Item::Vector(vector)),
+                    None => add(&name, Item::Draft(draft)),
+                }
+            }
+            vectors = Some(snap);
+        }
+        Item::Metadata => {
+            for (name, draft) in dir.drafts.list(Place::Metadata) {
+                match name.strip_suffix(".json").and_then(parse_id) {
+                    Some(vector) if snap.view.fields(vector).is_some() => {}
+                    Some(vector) => add(&name, Item::MetadataJson(vector)),
+                    None => add(&name, Item::Draft(draft)),
+                }
+            }
+            records = Some(snap);
+        }
+        Item::Ingest => {
+            for (name, draft) in dir.drafts.list(Place::Ingest) {
+                add(&name, Item::Draft(draft));
+            }
+            add("error", Item::Error(Place::Ingest));
+        }
+        Item::Segments => {
+            for part in snap.list() {
+                add(&part.name(), Item::Segment(part.key));
+            }
+        }
+        Item::Segment(key) => {
+            let part = snap.part(key).ok_or(Error::Stale)?;
+            for (file, name) in segment_files(part.segment().is_some()) {
+                add(name, Item::SegmentFile(key, file));
+            }
+        }
+        Item::Query(session) => {
+            dir.sessions.get(session).ok_or(Error::Stale)?;
+            for (file, name) in QueryFile::ALL {
+                add(name, Item::QueryFile(session, file));
+            }
+            if session == SessionId(0) {
+                for session in dir.sessions.list() {
+                    add(&session.name, Item::Query(session.id));
+                }
+            }
+        }
+        Item::Witness => {
+            for (name, item) in WITNESS {
+                add(name, item);
+            }
+        }
+        Item::Models => {
+            for part in snap.of_types(&programs::MODELS) {
+                add(&programs::model_name(part), Item::Model(part.key));
+            }
+        }
+        Item::Programs(kind) => {
+            for part in snap.of_types(&[programs::segment_type(kind)]) {
+                add(&programs::program_name(part, kind), Item::Program(part.key, kind));
+            }
+        }
+        _ => return Err(Error::NotDirectory),
+    }
+    Ok(Listing { fixed, vectors, records })
+}

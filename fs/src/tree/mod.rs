@@ -1,0 +1,176 @@
+//! The operations of a filesystem on the nodes of the tree.
+//!
+//! Nothing here knows FUSE. Operations that may take long get a closure for their answer and may call it from a worker
+//! thread; the others return.
+
+mod attr;
+mod change;
+mod dir;
+mod io;
+mod open;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use crate::errno::Error;
+use crate::handle::Handles;
+use crate::inode::Inodes;
+use crate::node::{Item, Node, StoreId};
+use crate::pool::Pool;
+use crate::source::Source;
+use crate::store_dir::{Settings, StoreDir};
+
+pub use change::Change;
+pub use dir::Entry;
+pub use open::{Caching, Open, Opened};
+
+/// What `stat` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: u64,
+    /// Exact size in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: SystemTime,
+    /// A directory, or a regular file.
+    pub is_dir: bool,
+    /// Permission bits.
+    pub perm: u16,
+    /// How long the kernel may keep the name.
+    pub name_ttl: Duration,
+    /// How long the kernel may keep these numbers.
+    pub attr_ttl: Duration,
+    /// Preferred block size for reading and writing.
+    pub block_size: u32,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller {
+    /// The thread that made the system call, as the kernel tells it; 0 when unknown.
+    pub thread: u32,
+}
+
+/// Tells the kernel to forget what it cached. Never called from inside a reply that holds the same inode's lock.
+pub trait Invalidate: Send + Sync {
+    /// Size, times and mode of an inode.
+    fn attributes(&self, ino: u64);
+    /// A name in a directory.
+    fn name(&self, parent: u64, name: &str);
+}
+
+/// A mounted tree.
+pub struct Tree {
+    /// Inode numbers.
+    pub inodes: Inodes,
+    /// What is mounted.
+    pub source: Source,
+    /// Open files.
+    pub handles: Handles,
+    /// Where long work runs.
+    pub pool: Pool,
+    /// What holds for the whole mount.
+    pub settings: Arc<Settings>,
+    kernel: OnceLock<Box<dyn Invalidate>>,
+}
+
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tree").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Worker threads at most: commits wait for disks, not for processors.
+const WORKERS: usize = 64;
+/// Vectors whose attributes are invalidated one by one when a store changes; beyond that they expire by themselves.
+const MAX_INVALIDATED: usize = 1024;
+
+impl Tree {
+    /// The tree over a source.
+    #[must_use]
+    pub fn new(source: Source, settings: Arc<Settings>) -> Arc<Self> {
+        let root = match &source {
+            Source::File(dir) => Node::In(dir.id, Item::Top),
+            Source::Directory(_) => Node::Root,
+        };
+        let tree = Arc::new(Self {
+            inodes: Inodes::new(root),
+            source,
+            handles: Handles::default(),
+            pool: Pool::new(WORKERS),
+            settings,
+            kernel: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&tree);
+        let listen = move |dir: &Arc<StoreDir>| {
+            let weak = weak.clone();
+            dir.listen(Box::new(move |id| {
+                if let Some(tree) = weak.upgrade() {
+                    tree.store_changed(id);
+                }
+            }));
+        };
+        match &tree.source {
+            Source::File(dir) => listen(dir),
+            Source::Directory(directory) => directory.on_open(Box::new(listen)),
+        }
+        tree
+    }
+
+    /// Sets the way to the kernel's caches; once.
+    pub fn connect(&self, kernel: Box<dyn Invalidate>) {
+        if self.kernel.set(kernel).is_err() {
+            tracing::error!("a tree is connected to one kernel only");
+        }
+    }
+
+    pub(crate) fn kernel(&self) -> Option<&dyn Invalidate> {
+        self.kernel.get().map(AsRef::as_ref)
+    }
+
+    /// The store a node belongs to.
+    pub(crate) fn store(&self, id: StoreId) -> Result<Arc<StoreDir>, Error> {
+        self.source.store(id)
+    }
+
+    pub(crate) fn node(&self, ino: u64) -> Result<Node, Error> {
+        self.inodes.node(ino).ok_or(Error::Stale)
+    }
+
+    /// A store has a new state: what the kernel may have cached about it is out of date.
+    fn store_changed(&self, id: StoreId) {
+        let Some(kernel) = self.kernel() else { return };
+        let held = self.inodes.held(|node| match node {
+            Node::In(at, item) => {
+                at == id
+                    && matches!(
+                        item,
+                        Item::Top | Item::Vectors | Item::Metadata | Item::Segments | Item::Witness | Item::Models | Item::Vector(_)
+                    )
+            }
+            Node::Root => false,
+        });
+        let vectors = held.len();
+        for ino in held {
+            let few = vectors <= MAX_INVALIDATED;
+            if few || !matches!(self.inodes.node(ino), Some(Node::In(_, Item::Vector(_)))) {
+                kernel.attributes(ino);
+            }
+        }
+    }
+
+    /// Stores came or went in the mounted directory.
+    pub fn directory_changed(&self, names: &[String]) {
+        let Some(kernel) = self.kernel() else { return };
+        for name in names {
+            kernel.name(crate::inode::ROOT_INO, name);
+        }
+        kernel.attributes(crate::inode::ROOT_INO);
+    }
+
+    /// Forgets lookups.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        self.inodes.forget(ino, lookups);
+    }
+}
