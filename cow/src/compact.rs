@@ -34,10 +34,10 @@ impl Store {
     /// for good; otherwise as [`Store::ingest`].
     pub fn compact(&self, progress: &dyn Progress) -> Result<CompactReport, Error> {
         self.verify_vectors()?;
-        let (report, view) = self.locked(|_, view, cache| {
+        let (report, view) = self.locked(|_, view, remembered| {
             let base = writable(&view)?;
             refuse_if_damaged(&view)?;
-            let cache = cache_of(cache, &view);
+            let cache = cache_of(remembered, &view);
             if cache.state().dropped_generations > 0 || cache.state().dropped_records > 0 {
                 return Err(damaged(&view, "part of the metadata cannot be read"));
             }
@@ -54,6 +54,8 @@ impl Store {
                 }
                 return Err(error);
             }
+            // The new file counts its metadata generations in its own way, or has none.
+            *remembered = None;
             sync_parent(&view.path)?;
             Ok(CompactReport {
                 vectors_before: view.live(),

@@ -346,7 +346,12 @@ impl Store {
         let mut cache = self.commit.lock();
         let (lock, storage) = self.acquire()?;
         self.refresh()?;
-        let result = work(&storage, self.view(), &mut cache);
+        let view = self.view();
+        // Another writer came between. Not every commit looks at the cache, but every one passes it on as current.
+        if cache.as_ref().is_some_and(|c| c.generation != view.generation) {
+            *cache = None;
+        }
+        let result = work(&storage, view, &mut cache);
         match result {
             Ok(value) => {
                 let view = self.publish()?;
