@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::output::Out;
 use rvf_cow::{CreateOptions, Metric, Store};
+use rvf_format::codes;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -34,6 +35,11 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         "cosine" => Metric::Cosine,
         other => return Err(Failure::new(format!("Unknown metric: {other}"))),
     };
+    if let Some(parent) = args.path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        let text =
+            format!("{}: there is no directory {}; create it first", args.path.display(), parent.display());
+        return Err(Failure::coded(codes::FSYNC_FAILED, &text));
+    }
     Store::create(&args.path, &CreateOptions { dimension, metric, profile: args.profile })?;
     if args.json {
         return out.json(&json!({
