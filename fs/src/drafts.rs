@@ -22,7 +22,7 @@ use rvf_cow::{BadRow, Batch, Fields, Value};
 use rvf_format::FileBytes;
 
 use crate::data::rows::{self, Format, ReadOptions};
-use crate::data::{FieldValue, npy, text};
+use crate::data::{FieldValue, Kind, npy, text};
 use crate::errno::Error;
 use crate::node::Place;
 use crate::store_dir::StoreDir;
@@ -33,6 +33,8 @@ pub const MAX_INGEST_BYTES: u64 = 16 << 30;
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 /// Drafts up to this size stay in memory.
 const IN_MEMORY: u64 = 1 << 20;
+/// A first write up to this size is judged at once.
+const JUDGED_EARLY: usize = 256 * 1024;
 /// Most drafts and receipts of one store.
 const MAX_DRAFTS: usize = 100_000;
 
@@ -205,6 +207,40 @@ impl Draft {
         if !state.touched {
             state.content = Content::Memory(bytes.to_vec());
         }
+    }
+
+    /// Judges the first thing written, when it can be judged already: whole lines that no further bytes can mend. So
+    /// that `echo` learns at once what it would not look at when it closes.
+    ///
+    /// # Errors
+    /// What is wrong; the draft is refused then, and empty again.
+    pub fn judge_early(&self, first: &[u8], dimension: usize) -> Result<(), Error> {
+        if first.len() > JUDGED_EARLY || first.last() != Some(&b'\n') {
+            return Ok(());
+        }
+        let name = self.name();
+        let result = match name_kind(self.place, &name) {
+            Ok(NameKind::Vector(_)) => text::parse_one(first, dimension).map(|_| ()),
+            Ok(NameKind::Rows(format @ (Format::Jsonl | Format::Csv))) => {
+                match rows::read(format, first, &ReadOptions::new(dimension)) {
+                    // A header alone is a beginning.
+                    Err(error) if error.kind == Kind::Empty => Ok(()),
+                    result => result.map(|_| ()),
+                }
+            }
+            Ok(NameKind::Record(id)) => match crate::data::json::balanced(first) {
+                Some(true) => crate::data::json_rows::parse_record(first, Some(id)).map(|_| ()),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        result.map_err(|error| {
+            let mut state = self.state.lock();
+            state.content = Content::Memory(Vec::new());
+            state.dirty = false;
+            state.refused = true;
+            error.into()
+        })
     }
 
     fn limit(&self) -> u64 {

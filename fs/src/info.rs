@@ -23,6 +23,22 @@ pub fn render(dir: &StoreDir, snap: &Snap, part: &Part) -> Vec<u8> {
         }
         PartKind::RootPage => {
             object.insert("type".into(), "rootpage".into());
+            match rvf_format::root_page::RootPage::parse(snap.slice(&part.raw)) {
+                Ok(page) => {
+                    object.insert("version".into(), page.version.into());
+                    object.insert("manifest_offset".into(), page.manifest_offset.into());
+                    object.insert("manifest_length".into(), page.manifest_length.into());
+                    object.insert("live_vectors".into(), page.live_vectors.into());
+                    object.insert("epoch".into(), page.epoch.into());
+                    object.insert("sig_algo".into(), page.sig_algo.into());
+                    object.insert("signature_length".into(), page.signature.len().into());
+                    object.insert("key_fingerprint".into(), hex(&page.key_fingerprint));
+                    object.insert("crc_ok".into(), page.crc_ok.into());
+                }
+                Err(error) => {
+                    object.insert("error".into(), error.to_string().into());
+                }
+            }
         }
         PartKind::Segment(segment) => {
             object.insert("type".into(), segment.kind().dir_name().into());
@@ -30,7 +46,7 @@ pub fn render(dir: &StoreDir, snap: &Snap, part: &Part) -> Vec<u8> {
             object.insert("payload_length".into(), segment.header.payload_len().into());
             object.insert("checksum".into(), dir.checksum(snap, part).word().into());
             let payload = segment.payload_of(snap.view.bytes());
-            if let Err(error) = decode(&mut object, dir, snap, segment, payload) {
+            if let Err(error) = decode(&mut object, snap, segment, payload) {
                 object.insert("error".into(), error.into());
             }
         }
@@ -57,7 +73,6 @@ fn gap(object: &mut Map<String, Value>, snap: &Snap, part: &Part) {
 
 fn decode(
     object: &mut Map<String, Value>,
-    dir: &StoreDir,
     snap: &Snap,
     segment: &Segment,
     payload: &[u8],
@@ -93,10 +108,7 @@ fn decode(
             object.insert("generation".into(), membership.generation.into());
             Ok(())
         }
-        _ => {
-            crate::programs::info(object, dir, segment, payload);
-            Ok(())
-        }
+        _ => crate::programs::info(object, segment, payload),
     }
 }
 
@@ -146,6 +158,9 @@ fn deletions(object: &mut Map<String, Value>, payload: &[u8]) -> Result<(), Stri
 }
 
 fn manifest_info(object: &mut Map<String, Value>, payload: &[u8]) -> Result<(), String> {
+    if crate::programs::level0_info(object, payload).is_some() {
+        return Ok(());
+    }
     let manifest = manifest::Manifest::parse(payload).map_err(|error| error.to_string())?;
     object.insert("epoch".into(), manifest.epoch.into());
     object.insert("dimension".into(), manifest.dimension.into());

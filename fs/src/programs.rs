@@ -1,13 +1,15 @@
-//! Embedded programs and models: where their images lie, and what their headers say.
+//! Embedded programs and models: where their images lie, and what the headers of the rarer segments say.
 
 use std::ops::Range;
 
-use rvf_format::{SegType, Segment};
-use serde_json::{Map, Value};
+use rvf_bpf::Program;
+use rvf_format::{SegType, Segment, hot, level0, quant, refcount, sketch};
+use rvf_kernel::{Dashboard, Kernel, Wasm};
+use serde_json::{Map, Value, json};
 
+use crate::info::hex;
 use crate::node::ProgramKind;
 use crate::snapshot::{Part, Snap};
-use crate::store_dir::StoreDir;
 
 /// The types shown in `models/`.
 pub const MODELS: [SegType; 5] =
@@ -29,30 +31,165 @@ pub fn segment_type(kind: ProgramKind) -> SegType {
     }
 }
 
-/// The name of an image in its directory.
+/// The name of an image in its directory: place in the file, what it is for where the header says so, and suffix.
 #[must_use]
-pub fn program_name(part: &Part, kind: ProgramKind) -> String {
+pub fn program_name(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
     let suffix = ProgramKind::ALL.iter().find(|(at, _, _)| *at == kind).map_or("bin", |(_, _, suffix)| suffix);
-    format!("{:06}.{suffix}", part.key.entry + 1)
+    let payload = part.segment().map_or(&[][..], |segment| segment.payload_of(snap.view.bytes()));
+    let what = match kind {
+        ProgramKind::Kernel => Kernel::parse(payload).ok().map(|kernel| kernel.header.kind_name().to_owned()),
+        ProgramKind::Ebpf => Program::parse(payload).ok().map(|program| program.type_name().to_owned()),
+        ProgramKind::Wasm => Wasm::parse(payload).ok().map(|wasm| wasm.role_name().to_owned()),
+    };
+    let what: String = what
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    let number = part.key.entry + 1;
+    let what = what.trim_matches('-');
+    if what.is_empty() { format!("{number:06}.{suffix}") } else { format!("{number:06}-{what}.{suffix}") }
 }
 
-/// Where the image lies in the file: the payload without its header. The whole payload where the header makes no sense.
+/// Where the image lies in the file: the payload without header, command line and type information. The whole payload
+/// where the header makes no sense.
 #[must_use]
 pub fn image_range(snap: &Snap, part: &Part, kind: ProgramKind) -> Range<u64> {
-    let _ = snap;
     let Some(segment) = part.segment() else { return part.raw.start..part.raw.start };
-    let header_len = match kind {
-        ProgramKind::Kernel => 128,
-        ProgramKind::Ebpf | ProgramKind::Wasm => 64,
+    let payload = segment.payload_of(snap.view.bytes());
+    let image = match kind {
+        ProgramKind::Kernel => Kernel::parse(payload).map(|kernel| kernel.image).ok(),
+        ProgramKind::Ebpf => Program::parse(payload).map(|program| program.program).ok(),
+        ProgramKind::Wasm => Wasm::parse(payload).map(|wasm| wasm.bytecode).ok(),
     };
-    let start = segment.payload.start.saturating_add(header_len).min(segment.payload.end);
-    start..segment.payload.end
+    let inside = image.and_then(|image| {
+        let start = (image.as_ptr() as usize).checked_sub(payload.as_ptr() as usize)? as u64;
+        let end = start.checked_add(image.len() as u64)?;
+        (end <= payload.len() as u64).then_some(start..end)
+    });
+    match inside {
+        Some(range) => segment.payload.start + range.start..segment.payload.start + range.end,
+        None => segment.payload.clone(),
+    }
 }
 
-/// What the header of a program says, for `info.json`.
-pub fn info(object: &mut Map<String, Value>, dir: &StoreDir, segment: &Segment, payload: &[u8]) {
-    let _ = dir;
-    if segment.kind() == SegType::QUANT || segment.kind() == SegType::SKETCH {
-        object.insert("header".into(), crate::info::hex(payload.get(..64.min(payload.len())).unwrap_or(&[])));
+/// What a payload of one of the rarer types says, for `info.json`.
+///
+/// # Errors
+/// Why it cannot be decoded.
+pub fn info(object: &mut Map<String, Value>, segment: &Segment, payload: &[u8]) -> Result<(), String> {
+    let mut set = |key: &str, value: Value| {
+        object.insert(key.into(), value);
+    };
+    match segment.kind() {
+        SegType::KERNEL => {
+            let kernel = Kernel::parse(payload).map_err(|error| error.to_string())?;
+            let header = &kernel.header;
+            set("arch", header.arch_name().into());
+            set("kernel_type", header.kind_name().into());
+            set("flags", header.flag_names().into());
+            set("min_memory_mb", header.min_memory_mb.into());
+            set("vcpus", header.vcpu_count.into());
+            set("image_size", header.image_size.into());
+            set("api_transport", header.transport_name().into());
+            set("api_port", header.api_port.into());
+            set("api_version", header.api_version.into());
+            set("image_hash", hex(&header.image_hash));
+            set("integrity", kernel.integrity().word().into());
+            set("cmdline", String::from_utf8_lossy(kernel.cmdline).into_owned().into());
+            if let Some(binding) = &kernel.binding {
+                set("binding", json!({"version": binding.version, "manifest_root_hash": hex(&binding.manifest_root_hash)}));
+            }
+        }
+        SegType::EBPF => {
+            let program = Program::parse(payload).map_err(|error| error.to_string())?;
+            set("program_type", program.type_name().into());
+            set("attach_type", program.attach_name().into());
+            set("instructions", program.insn_count.into());
+            set("max_dimension", program.max_dimension.into());
+            set("maps", program.map_count.into());
+            set("form", format!("{:?}", program.form()).to_lowercase().into());
+            set("program_size", program.program.len().into());
+            set("btf_size", program.btf.len().into());
+            set("program_hash", hex(&program.program_hash));
+            set("integrity", program.integrity().word().into());
+        }
+        SegType::WASM => {
+            let wasm = Wasm::parse(payload).map_err(|error| error.to_string())?;
+            set("role", wasm.role_name().into());
+            set("target", wasm.target_name().into());
+            set("features", wasm.feature_names().into());
+            set("exports", wasm.export_count.into());
+            set("min_pages", wasm.min_pages.into());
+            set("max_pages", wasm.max_pages.into());
+            set("bytecode_size", wasm.bytecode.len().into());
+            set("bytecode_hash", hex(&wasm.bytecode_hash));
+            set("integrity", wasm.integrity().word().into());
+        }
+        SegType::DASHBOARD => {
+            let dashboard = Dashboard::parse(payload).map_err(|error| error.to_string())?;
+            set("framework", dashboard.framework_name().into());
+            set("files", dashboard.file_count.into());
+            set("bundle_size", dashboard.bundle.len().into());
+            set("content_hash", hex(&dashboard.content_hash));
+            set("integrity", dashboard.integrity().word().into());
+        }
+        SegType::QUANT => {
+            let quant = quant::Quant::parse(payload).map_err(|error| error.to_string())?;
+            set("quantiser", quant.kind_name().into());
+            set("tier", quant.tier.into());
+            set("dimension", quant.dim.into());
+        }
+        SegType::SKETCH => {
+            let sketch = sketch::Sketch::parse(payload).map_err(|error| error.to_string())?;
+            set("width", sketch.width.into());
+            set("depth", sketch.depth.into());
+            set("total_accesses", sketch.total_accesses.into());
+        }
+        SegType::HOT => {
+            let hot = hot::Hot::parse(payload).map_err(|error| error.to_string())?;
+            set("dimension", hot.dim.into());
+            set("dtype_code", hot.dtype.into());
+            set("neighbour_m", hot.neighbour_m.into());
+            set("count", hot.entries.len().into());
+        }
+        SegType::REFCOUNT => {
+            let refcount = refcount::Refcount::parse(payload).map_err(|error| error.to_string())?;
+            set("width", refcount.width.into());
+            set("clusters", refcount.cluster_count.into());
+            set("max_refcount", refcount.max_refcount.into());
+            set("snapshot_epoch", refcount.snapshot_epoch.into());
+        }
+        SegType::DELTA => {
+            let delta = refcount::DeltaHeader::parse(payload).map_err(|error| error.to_string())?;
+            set("version", delta.version.into());
+            set("encoding", delta.encoding.into());
+            set("base_cluster_id", delta.base_cluster_id.into());
+            set("affected", delta.affected_count.into());
+            set("delta_size", delta.delta_size.into());
+        }
+        _ => set("decoded", false.into()),
     }
+    Ok(())
+}
+
+/// What a MANIFEST payload of the other writer says; `None` when it is not one.
+#[must_use]
+pub fn level0_info(object: &mut Map<String, Value>, payload: &[u8]) -> Option<()> {
+    if !level0::looks_like(payload) {
+        return None;
+    }
+    let (page, records) = level0::decode(payload).ok()?;
+    let mut set = |key: &str, value: Value| {
+        object.insert(key.into(), value);
+    };
+    set("layout", "level0".into());
+    set("epoch", page.epoch.into());
+    set("dimension", page.dimension.into());
+    set("total_vectors", page.total_vectors.into());
+    set("profile_id", page.profile_id.into());
+    set("crc_ok", page.crc_ok.into());
+    set("records", records.len().into());
+    set("file_id", hex(&page.identity.file_id));
+    Some(())
 }

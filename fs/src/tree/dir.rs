@@ -223,7 +223,7 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             .map(|part| Item::Model(part.key)),
         Item::Programs(kind) => snap
             .of_types(&[programs::segment_type(kind)])
-            .find(|part| programs::program_name(part, kind) == name)
+            .find(|part| programs::program_name(&snap, part, kind) == name)
             .map(|part| Item::Program(part.key, kind)),
         _ => return Err(Error::NotDirectory),
     };
@@ -314,7 +314,7 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
         }
         Item::Programs(kind) => {
             for part in snap.of_types(&[programs::segment_type(kind)]) {
-                add(&programs::program_name(part, kind), Item::Program(part.key, kind));
+                add(&programs::program_name(&snap, part, kind), Item::Program(part.key, kind));
             }
         }
         _ => return Err(Error::NotDirectory),

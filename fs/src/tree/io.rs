@@ -118,7 +118,7 @@ impl Tree {
         }
         let Some(dir) = handle.dir.clone() else { return answer(Err(Error::BadHandle)) };
         let len = data.len();
-        handle.mark_used();
+        let first = handle.mark_used();
         match &handle.body {
             Body::Request(session, exchange) => {
                 let Some(mut exchange) = exchange.try_lock() else {
@@ -173,7 +173,10 @@ impl Tree {
             }
             Body::Draft(draft) => {
                 let beside = dir.store.path().parent().unwrap_or(Path::new("."));
-                let result = draft.write(offset, data, beside);
+                let mut result = draft.write(offset, data, beside);
+                if result.is_ok() && first && offset == 0 {
+                    result = draft.judge_early(data, dir.snap().view.dimension());
+                }
                 if let Err(error) = &result {
                     dir.refuse(draft.place, &draft.name(), error);
                 }
