@@ -2,7 +2,7 @@
 
 use rvf_cow::{Metric, SearchRequest};
 use rvf_runtime::{FilterExpr, MetadataValue, QueryOptions, filter::FilterValue};
-use rvf_tests::model::{Fate, Model};
+use rvf_tests::model::{Fate, Model, Row};
 use rvf_tests::place::Place;
 use rvf_tests::random::Random;
 
@@ -206,4 +206,43 @@ fn a_graph_of_the_reference_serves_our_answers() {
     }
     assert!(found >= 490, "{found} of 500 nearest found through the adopted graph");
     both_agree(&model, &path, &[]);
+}
+
+/// Zero rows and zero queries give the same values. (Not always the same sign of zero: the reference adds up inner
+/// products with the standard library's `sum`, which starts at -0.0 since Rust 1.83.)
+#[test]
+fn zero_vectors_answer_alike() {
+    for metric in METRICS {
+        let place = Place::in_memory().expect("a place");
+        let path = place.join("zeros.rvf");
+        let values = [[0.0, 0.0], [1.0, -1.0], [-0.0, 0.0], [2.0, 2.0], [-1.0, -3.0]];
+        let batch: Vec<Row> = values
+            .iter()
+            .zip(0..)
+            .map(|(vector, id)| Row { id, vector: vector.to_vec(), record: None })
+            .collect();
+        let mut store = reference::create(&path, 2, metric);
+        reference::ingest(&mut store, &batch);
+        let ours = open_to_read(&path).view();
+        for query in [[0.0, 0.0], [-0.0, 0.0], [-1.0, -1.0], [1.0, 1.0]] {
+            let request = SearchRequest {
+                queries: &query,
+                k: 10,
+                ef: None,
+                filter: None,
+                exact: true,
+                deadline: None,
+                threads: 1,
+            };
+            let mut got: Vec<(u64, f32)> =
+                ours.search(&request).expect("we answer")[0].hits.iter().map(|h| (h.id, h.distance)).collect();
+            let mut want: Vec<(u64, f32)> = reference::exact(&store, &query, 10)
+                .into_iter()
+                .map(|(id, bits)| (id, f32::from_bits(bits)))
+                .collect();
+            got.sort_by_key(|g| g.0);
+            want.sort_by_key(|w| w.0);
+            assert_eq!(got, want, "{metric:?} {query:?}");
+        }
+    }
 }
