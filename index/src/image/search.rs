@@ -1,0 +1,327 @@
+//! Searching an image.
+
+use super::{Image, View};
+use crate::codes::{QueryCode, clamp, u32_at};
+use crate::exact::{self, Selection};
+use crate::plan::{Plan, plan};
+use crate::scratch::Scratch;
+use crate::simd::{GROUP, prefetch_bytes};
+use crate::walk::{Stop, descend, numbers, walk};
+use crate::{Bitmap, Candidate, IndexError, Metric, Rows};
+
+/// What a search did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SearchStats {
+    /// Nodes whose code was compared.
+    pub visited: u32,
+    /// Rows whose exact distance was computed.
+    pub reranked: u32,
+    /// All matching rows were looked at, instead of or after a walk.
+    pub scanned: bool,
+}
+
+/// How many of the walk's best get their exact distance: enough that the codes' rounding cannot push one of the `k`
+/// nearest out (10 more than `k` lose nothing measurable on real embeddings at k = 10; none more lose a point).
+pub(crate) fn rerank_count(k: usize) -> usize {
+    k.saturating_add((k / 2).max(10))
+}
+
+impl Image {
+    /// The `k` nearest rows by (distance, id) that a walk with this `ef` finds, replacing what `out` held.
+    ///
+    /// `rows` is the table the image was built over. Row ordinals in `deny`, and those not in `allow` when it is given,
+    /// are never answered; the walk goes through them all the same. With few matching rows, or when the walk finds
+    /// fewer than `min(k, matching)`, all matching rows of the image are looked at instead (see [`plan`]). `ef` is
+    /// raised to `k`. Distances are those of [`exact::distance`]. Rows not covered by the image are the caller's to add.
+    ///
+    /// About O(ef x M x dim) bytes of codes read; memory O(ef) and one byte per node, in `scratch`.
+    ///
+    /// # Errors
+    /// [`IndexError::Dimension`] and [`IndexError::NotFinite`] (caller).
+    #[expect(clippy::too_many_arguments, reason = "the query's parts are independent")]
+    pub fn search(
+        &self,
+        q: &[f32],
+        k: usize,
+        ef: usize,
+        rows: &dyn Rows,
+        allow: Option<&Bitmap>,
+        deny: Option<&Bitmap>,
+        scratch: &mut Scratch,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, IndexError> {
+        out.clear();
+        self.check(q)?;
+        let nodes = self.nodes();
+        let k = k.min(nodes as usize);
+        if k == 0 {
+            return Ok(SearchStats::default());
+        }
+        let pass = Pass { allow, deny };
+        let matching = pass.count(nodes, self.covered_rows());
+        scratch.query.set(self.metric, q);
+        // With a query or rows next to zero the format's rule for tiny denominators decides, which codes do not know.
+        let degenerate = self.metric == Metric::Cosine
+            && (scratch.query.norm * self.min_norm() < 2.0 * f64::from(f32::EPSILON) || scratch.query.norm == 0.0);
+        if degenerate {
+            return Ok(self.scan_rows(q, k, rows, pass, out));
+        }
+        let view = self.view();
+        let mut stats = SearchStats::default();
+        match plan(matching, u64::from(nodes), k, ef) {
+            Plan::Scan => {
+                self.scan_codes(view, q, k, rows, pass, scratch, out, &mut stats);
+                return Ok(stats);
+            }
+            Plan::Walk { ef } => {
+                let ef = ef.min(nodes as usize).max(rerank_count(k).min(nodes as usize));
+                let entry = self.enter(view, scratch, &mut stats);
+                if pass.is_open() {
+                    let stop = self.stop(k, ef, &scratch.query);
+                    stats.visited += walk(view.links, nodes, view.codes, &[entry], stop, scratch);
+                    scratch.ordinals.clear();
+                    let take = rerank_count(k);
+                    scratch.ordinals.extend(
+                        scratch.pool.nodes().take(take).filter_map(|n| u32_at(view.ordinals, n as usize)),
+                    );
+                } else if !self.walk_filtered(view, entry, k, ef, matching, pass, scratch, &mut stats) {
+                    self.scan_codes(view, q, k, rows, pass, scratch, out, &mut stats);
+                    return Ok(stats);
+                }
+            }
+        }
+        stats.reranked += rerank(self.metric, q, rows, &mut scratch.ordinals, k, out);
+        if out.len() < k && (out.len() as u64) < matching {
+            self.scan_codes(view, q, k, rows, pass, scratch, out, &mut stats);
+        }
+        Ok(stats)
+    }
+
+    /// Answers from layer A and the rows alone, before the rest of the image is in memory: the lists of the centroids
+    /// nearest to the query are scanned exactly. Reads some thousand rows; recall is about that of an inverted file.
+    ///
+    /// # Errors
+    /// As [`Image::search`].
+    #[expect(clippy::too_many_arguments, reason = "the query's parts are independent")]
+    pub fn search_layer_a(
+        &self,
+        q: &[f32],
+        k: usize,
+        rows: &dyn Rows,
+        allow: Option<&Bitmap>,
+        deny: Option<&Bitmap>,
+        scratch: &mut Scratch,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, IndexError> {
+        out.clear();
+        self.check(q)?;
+        let centroids = self.centroids();
+        let mut stats = SearchStats::default();
+        if k == 0 || centroids == 0 {
+            return Ok(stats);
+        }
+        let pass = Pass { allow, deny };
+        let view = self.centroid_view();
+        scratch.query.set(self.metric, q);
+        scratch.batch(64);
+        let Scratch { query, pool, dots, estimates, todo, ordinals, .. } = scratch;
+        pool.start(centroids);
+        for from in (0..centroids as u32).step_by(64) {
+            todo.clear();
+            todo.extend(from..(from + 64).min(centroids as u32));
+            view.estimates(query, todo, dots, estimates);
+            for (c, e) in todo.iter().zip(estimates.iter()) {
+                pool.insert(crate::scratch::Pool::key(*e, *c));
+            }
+        }
+        stats.visited += centroids as u32;
+        let enough = (self.nodes() as usize / 16).clamp(256, 4096).max(k.saturating_mul(4));
+        ordinals.clear();
+        for centroid in pool.nodes() {
+            if ordinals.len() >= enough {
+                break;
+            }
+            ordinals.extend(numbers(self.list(centroid)).filter(|o| pass.allows(*o)));
+        }
+        // Damaged lists may name a row twice.
+        ordinals.sort_unstable();
+        ordinals.dedup();
+        stats.reranked += ordinals.len() as u32;
+        exact::scan(self.metric, q, rows, Selection::Ordinals(ordinals), k, out);
+        Ok(stats)
+    }
+
+    fn check(&self, q: &[f32]) -> Result<(), IndexError> {
+        if q.len() != self.dim() {
+            return Err(IndexError::Dimension { expected: self.dim(), found: q.len() });
+        }
+        match q.iter().position(|v| !v.is_finite()) {
+            Some(position) => Err(IndexError::NotFinite { position }),
+            None => Ok(()),
+        }
+    }
+
+    /// Descends through the upper layers to a node of layer 0 near the query.
+    pub(super) fn enter(&self, view: View<'_>, scratch: &mut Scratch, stats: &mut SearchStats) -> u32 {
+        scratch.batch(self.header.degree_upper.get() as usize);
+        let mut entry = self.header.entry.get();
+        for level in (1..=self.max_level()).rev() {
+            let (layer, count) = self.upper(view.upper, level);
+            if entry >= count {
+                continue;
+            }
+            let Scratch { query, todo, dots, estimates, .. } = scratch;
+            let (node, seen) = descend(layer, count, view.codes, query, entry, todo, dots, estimates);
+            entry = node;
+            stats.visited += seen;
+        }
+        entry
+    }
+
+    /// When a walk for this query ends. Distances between points are needed for that, not negated products: an inner
+    /// product counts as a distance on the sphere of the build.
+    fn stop(&self, k: usize, ef: usize, query: &QueryCode) -> Stop {
+        let norm = clamp(query.norm);
+        let (offset, size) = match self.metric {
+            Metric::L2 => (norm * norm, norm),
+            Metric::InnerProduct => (norm * self.header.radius.get(), self.header.radius.get()),
+            Metric::Cosine => (1.0, 1.0),
+        };
+        Stop::adaptive(k, ef, offset.min(1e37), (query.alpha * size).min(1e37))
+    }
+
+    /// Looks at every matching row of the image by code, then at the best exactly.
+    #[expect(clippy::too_many_arguments, reason = "parts of one search")]
+    fn scan_codes(
+        &self,
+        view: View<'_>,
+        q: &[f32],
+        k: usize,
+        rows: &dyn Rows,
+        pass: Pass<'_>,
+        scratch: &mut Scratch,
+        out: &mut Vec<Candidate>,
+        stats: &mut SearchStats,
+    ) {
+        const BATCH: usize = 64;
+        scratch.batch(BATCH);
+        let Scratch { query, visited, pool, todo, dots, estimates, ordinals, .. } = scratch;
+        visited.start(view.nodes as usize);
+        // Deeper than after a walk: nothing else can correct the codes here, and it costs little beside the scan.
+        pool.start(rerank_count(k).max(64));
+        let mut flush = |todo: &mut Vec<u32>| {
+            view.codes.estimates(query, todo, dots, estimates);
+            stats.visited += todo.len() as u32;
+            for (node, e) in todo.iter().zip(estimates.iter()) {
+                let key = crate::scratch::Pool::key(*e, *node);
+                if key < pool.bound() {
+                    pool.insert(key);
+                }
+            }
+            todo.clear();
+        };
+        todo.clear();
+        let mut each = |ordinal: u32| {
+            if let Some(node) = u32_at(view.node_of_ordinal, ordinal as usize)
+                && node < view.nodes
+                && visited.insert(node)
+            {
+                todo.push(node);
+                if todo.len() == BATCH {
+                    flush(todo);
+                }
+            }
+        };
+        let rows_covered = self.covered_rows();
+        match pass.allow {
+            Some(allow) => allow.iter().filter(|o| !pass.denies(*o)).for_each(&mut each),
+            None => (0..rows_covered).filter(|o| !pass.denies(*o)).for_each(&mut each),
+        }
+        flush(todo);
+        ordinals.clear();
+        ordinals.extend(pool.nodes().filter_map(|n| u32_at(view.ordinals, n as usize)).filter(|o| pass.allows(*o)));
+        stats.scanned = true;
+        stats.reranked += rerank(self.metric, q, rows, ordinals, k, out);
+    }
+
+    /// The exact scan of the matching rows the image covers.
+    fn scan_rows(&self, q: &[f32], k: usize, rows: &dyn Rows, pass: Pass<'_>, out: &mut Vec<Candidate>) -> SearchStats {
+        let mut set = Bitmap::new(self.covered_rows());
+        for node in 0..self.nodes() {
+            if let Some(ordinal) = self.ordinal_of_node(node).filter(|o| pass.allows(*o)) {
+                set.set(ordinal);
+            }
+        }
+        exact::scan(self.metric, q, rows, Selection::Bitmap(&set), k, out);
+        SearchStats { visited: 0, reranked: set.count() as u32, scanned: true }
+    }
+}
+
+/// Exact distances of some rows; the `k` best go to `out`. Returns how many were computed.
+fn rerank(metric: Metric, q: &[f32], rows: &dyn Rows, ordinals: &mut Vec<u32>, k: usize, out: &mut Vec<Candidate>) -> u32 {
+    out.clear();
+    let count = rows.len();
+    ordinals.retain(|o| *o < count);
+    // Rows lie anywhere in the file: ask for all of them before the first is needed.
+    for ordinal in ordinals.iter() {
+        let row = rows.vector(*ordinal);
+        prefetch_bytes(row, 0, row.len().min(2048));
+    }
+    let mut values = [0.0f32; GROUP];
+    for chunk in ordinals.chunks(GROUP) {
+        let group: [&[u8]; GROUP] = std::array::from_fn(|i| chunk.get(i).map_or(&[][..], |o| rows.vector(*o)));
+        exact::distances(metric, q, group.get(..chunk.len()).unwrap_or(&[]), &mut values);
+        out.extend(chunk.iter().zip(values).map(|(ordinal, distance)| Candidate { ordinal: *ordinal, distance }));
+    }
+    exact::sort(rows, out);
+    // Damaged ordinals may name a row twice.
+    out.dedup_by_key(|c| c.ordinal);
+    out.truncate(k);
+    ordinals.len() as u32
+}
+
+/// Which rows may be answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub(super) allow: Option<&'a Bitmap>,
+    pub(super) deny: Option<&'a Bitmap>,
+}
+
+impl Pass<'_> {
+    pub(super) fn is_open(&self) -> bool {
+        self.allow.is_none() && self.deny.is_none()
+    }
+
+    #[inline]
+    pub(super) fn denies(&self, ordinal: u32) -> bool {
+        self.deny.is_some_and(|d| d.get(ordinal))
+    }
+
+    #[inline]
+    pub(super) fn allows(&self, ordinal: u32) -> bool {
+        self.allow.is_none_or(|a| a.get(ordinal)) && !self.denies(ordinal)
+    }
+
+    /// Number of nodes that may be answered, at most; from whole words. Exact when every allowed row has a node.
+    fn count(&self, nodes: u32, covered: u32) -> u64 {
+        let nodes = u64::from(nodes);
+        let words = (covered as usize).div_ceil(64);
+        match (self.allow, self.deny) {
+            (None, None) => nodes,
+            (Some(allow), deny) => {
+                let denied = deny.map_or(&[][..], |d| d.words());
+                let inside = |i: usize, w: u64| if i + 1 == words && covered % 64 != 0 { w & ((1 << (covered % 64)) - 1) } else { w };
+                allow
+                    .words()
+                    .iter()
+                    .take(words)
+                    .enumerate()
+                    .map(|(i, w)| u64::from(inside(i, w & !denied.get(i).copied().unwrap_or(0)).count_ones()))
+                    .sum::<u64>()
+                    .min(nodes)
+            }
+            // Denied rows need not have nodes, so this is only what remains for sure.
+            (None, Some(deny)) => nodes.saturating_sub(deny.words().iter().take(words).map(|w| u64::from(w.count_ones())).sum()),
+        }
+    }
+}
