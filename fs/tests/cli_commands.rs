@@ -1,5 +1,7 @@
 //! Every command of `rvf`, run as a program.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 #[path = "common/cli.rs"]
 mod cli;
 
@@ -236,6 +238,12 @@ fn queries_in_every_form() {
         let queries = found["queries"].as_array().unwrap();
         assert_eq!(queries.iter().map(&hits).collect::<Vec<_>>(), [[json!(1)], [json!(2)]], "{name}");
     }
+    dir.write("f.json", "{\"id\": 1, \"k\": 1, \"fields\": [\"name\"], \"filter\": \"name = 'two'\"}");
+    let found = dir.json(&["query", "a.rvf", "-i", "f.json"]);
+    assert_eq!(
+        found["queries"][0]["results"],
+        json!([{"id": 2, "distance": 2.0, "fields": {"name": "two"}}])
+    );
     let text = dir.ok(&["query", "a.rvf", "-i", "q.txt", "-k", "1"]);
     assert_eq!(
         text,

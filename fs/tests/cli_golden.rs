@@ -1,5 +1,7 @@
 //! The command beside the reference's own log: same status, same output, and where it differs, why.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 #[path = "common/cli.rs"]
 mod cli;
 

@@ -1,6 +1,8 @@
 //! Damaged and hostile inputs to the parsers: an answer or an error with a place, never a panic, and never more
 //! memory than the input accounts for. And the files that other programs really write.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use proptest::prelude::*;
 use rvf_fs::data::npy::{Dtype, Npy, write_header};
 use rvf_fs::data::rows::{BadRow, Format, ReadOptions, read, read_records};

@@ -64,6 +64,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let mut ef = args.ef;
     let mut filter = args.filter.clone();
     let mut exact = args.exact;
+    let mut timeout_ms = args.timeout_ms;
+    let mut fields = match args.fields.as_deref() {
+        None => None,
+        Some("*") => Some(Vec::new()),
+        Some(names) => Some(names.split(',').map(|n| n.trim().to_owned()).collect()),
+    };
     let queries = if let Some(vector) = given {
         if vector.len() != dim {
             let e = rvf_cow::Error::Dimension { row: 0, got: vector.len(), want: dim };
@@ -82,6 +88,8 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         ef = request.ef.or(ef);
         filter = request.filter.filter(|f| !f.is_empty()).or(filter);
         exact |= request.exact.unwrap_or(false);
+        timeout_ms = request.timeout_ms.or(timeout_ms);
+        fields = request.fields.or(fields);
         if request.by_id.is_empty() { request.vectors } else { stored(&view, &request.by_id)? }
     };
     let answers = view.search(&SearchRequest {
@@ -90,11 +98,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         ef,
         filter: filter.as_deref(),
         exact,
-        deadline: args.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
+        // A deadline beyond the clock's range is none.
+        deadline: timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     })?;
     view.check_intact()?;
-    let shown = Shown { view: &view, fields: args.fields.as_deref(), explain: args.explain };
+    let shown = Shown { view: &view, fields, explain: args.explain };
     if args.json {
         let mut all: Vec<Value> = answers.iter().map(|a| shown.json(a)).collect();
         // One query given on the command line answers as the reference does.
@@ -150,21 +159,21 @@ fn parse_vector(text: &str) -> Result<Vec<f32>, Failure> {
 
 struct Shown<'a> {
     view: &'a View,
-    fields: Option<&'a str>,
+    /// Names to show; of an empty list, all.
+    fields: Option<Vec<String>>,
     explain: bool,
 }
 
 impl Shown<'_> {
     fn fields(&self, id: u64) -> Vec<(String, FieldValue)> {
-        let Some(names) = self.fields else { return Vec::new() };
+        let Some(names) = &self.fields else { return Vec::new() };
         let record = self.view.fields(id).unwrap_or_default();
-        let mut shown = record.into_iter().map(|(name, value)| (name, convert::shown(value)));
-        if names == "*" {
-            return shown.collect();
+        let all = record.into_iter().map(|(name, value)| (name, convert::shown(value)));
+        if names.is_empty() {
+            return all.collect();
         }
-        let all: Vec<(String, FieldValue)> = shown.by_ref().collect();
-        let wanted = names.split(',').map(str::trim).filter(|n| !n.is_empty());
-        wanted.filter_map(|name| all.iter().find(|(n, _)| n == name).cloned()).collect()
+        let all: Vec<(String, FieldValue)> = all.collect();
+        names.iter().filter_map(|name| all.iter().find(|(n, _)| n == name).cloned()).collect()
     }
 
     fn json(&self, answer: &Answer) -> Value {
