@@ -11,7 +11,7 @@ use rvf_format::journal::Journal;
 use rvf_format::lock::{LockError, WriteLock};
 use rvf_format::manifest::{DirEntry, Manifest};
 use rvf_format::meta::{self, MetaState, Value};
-use rvf_format::storage::FileStorage;
+use rvf_format::storage::{FileStorage, Storage};
 use rvf_format::writer::{Writer, dir_entry};
 use rvf_format::{SegType, Segment, vec_seg};
 use rvf_index::Progress;
@@ -397,8 +397,13 @@ impl Store {
             adopt_witnesses(&view, &mut base);
             let writer = Writer::new(storage, &view.opened).map_err(|e| write_error(&view, e))?;
             let head = view.contents.witness_head;
+            let begin = writer.end();
             let mut commit = Commit { view, base, writer, entries: Vec::new(), head };
-            work(&mut commit, cache)
+            let result = work(&mut commit, cache);
+            if result.is_err() {
+                give_back(storage, begin, &commit.view);
+            }
+            result
         })
     }
 
@@ -521,6 +526,15 @@ impl Store {
         let epoch = view.epoch();
         self.notify(&Event { kind: "metadata", epoch, detail: vec![("id".into(), id.to_string())] });
         Ok(epoch)
+    }
+}
+
+/// Cuts off what a failed commit wrote. It would count for nothing and the next commit would remove it, but until then
+/// it takes space on a device that may be full, and the existing tools refuse to read such a file.
+fn give_back(storage: &FileStorage, begin: u64, view: &View) {
+    let done = storage.len().and_then(|len| if len > begin { storage.truncate(begin) } else { Ok(()) });
+    if let Err(e) = done {
+        tracing::warn!(path = %view.path.display(), error = %e, "the end of a failed commit stays until the next one");
     }
 }
 

@@ -129,7 +129,6 @@ impl Model {
         same("status: vectors", status.vectors, self.rows.len() as u64)?;
         same("status: deleted", status.deleted, self.deleted.len() as u64)?;
         same("status: dead space", status.dead_space_ratio, self.dead_ratio())?;
-        same("health", status.health.as_str(), "ok")?;
 
         let mut ids: Vec<u64> = view.live_ordinals().iter().map(|o| view.id(*o)).collect();
         ids.sort_unstable();

@@ -60,6 +60,9 @@ pub(crate) fn both(model: &Model, path: &Path, queries: &[Vec<f32>]) -> Result<(
         .map_err(|e| format!("we refuse the file: {e}"))?;
     let view = ours.view();
     model.agrees_with(&view, queries)?;
+    if view.status().health != "ok" {
+        return Err(format!("findings: {:?}", view.findings()));
+    }
     reference::agrees(model, path, queries)?;
     let theirs = rvf_runtime::RvfStore::open_readonly(path).map_err(|e| e.to_string())?;
     let status = theirs.status();
