@@ -121,8 +121,13 @@ const MAX_WITNESS_STEPS: usize = 64;
 ///
 /// Without a manifest, all VEC and META segments of the file count, in file order.
 pub fn read(bytes: &[u8], opened: &Opened) -> Contents {
-    let mut reader =
-        Reading { bytes, layout: &opened.layout, taken: BTreeMap::new(), out: Contents::default() };
+    let mut reader = Reading {
+        bytes,
+        layout: &opened.layout,
+        taken: BTreeMap::new(),
+        budget: bytes.len() as u64,
+        out: Contents::default(),
+    };
     match &opened.manifest {
         Some(located) => reader.committed(located),
         None => reader.salvage(),
@@ -141,7 +146,10 @@ pub(crate) struct Listed {
 
 /// Finds the segment of a directory line: where the line says, whatever the walk made of it. A header that lost its
 /// magic, version or length is made up for if the payload matches the hash in it.
-pub(crate) fn listed(bytes: &[u8], layout: &Layout, entry: &DirEntry) -> Option<Listed> {
+///
+/// Making up for a header costs a hash of its payload, which `budget` (bytes) pays for: a hostile directory could ask
+/// for the same one a million times.
+pub(crate) fn listed(bytes: &[u8], layout: &Layout, entry: &DirEntry, budget: &mut u64) -> Option<Listed> {
     let walked = layout.segment_at_offset(entry.offset);
     let plain = walked.cloned().or_else(|| Segment::at(bytes, entry.offset));
     if let Some(segment) = &plain
@@ -149,8 +157,10 @@ pub(crate) fn listed(bytes: &[u8], layout: &Layout, entry: &DirEntry) -> Option<
     {
         return Some(Listed { segment: segment.clone(), repaired: None });
     }
-    let repaired =
-        repair(bytes, entry).map(|segment| Listed { segment, repaired: Some("magic, version or length") });
+    let repaired = budget.checked_sub(entry.payload_length).and_then(|left| {
+        *budget = left;
+        repair(bytes, entry).map(|segment| Listed { segment, repaired: Some("magic, version or length") })
+    });
     repaired.or_else(|| plain.map(|segment| Listed { segment, repaired: None }))
 }
 
@@ -176,6 +186,8 @@ struct Reading<'a> {
     /// Start and end of what was taken, so that no byte counts twice: a hostile directory could otherwise name a
     /// million overlapping segments and make a small file look huge.
     taken: BTreeMap<u64, u64>,
+    /// Bytes that may still be hashed to make up for damaged headers.
+    budget: u64,
     out: Contents,
 }
 
@@ -231,7 +243,8 @@ impl Reading<'_> {
     /// The segment of a directory line, unless it is not there or overlaps one that was taken.
     fn take(&mut self, entry: &DirEntry) -> Option<Segment> {
         let name = entry.kind().dir_name();
-        let Some(Listed { segment, repaired }) = listed(self.bytes, self.layout, entry) else {
+        let Some(Listed { segment, repaired }) = listed(self.bytes, self.layout, entry, &mut self.budget)
+        else {
             let text = format!(
                 "the directory names a {name} segment here, but there is no whole segment; its data is lost"
             );
@@ -434,11 +447,9 @@ impl Reading<'_> {
         let end = match &opened.manifest {
             Some(located) => {
                 let listed_ones = located.manifest.entries_of(SegType::WITNESS).rev().take(MAX_WITNESS_STEPS);
-                segments.extend(
-                    listed_ones.filter_map(|entry| {
-                        listed(self.bytes, self.layout, entry).map(|found| found.segment)
-                    }),
-                );
+                segments.extend(listed_ones.filter_map(|entry| {
+                    listed(self.bytes, self.layout, entry, &mut self.budget).map(|found| found.segment)
+                }));
                 segments.reverse();
                 located.segment.raw.end
             }
@@ -449,7 +460,11 @@ impl Reading<'_> {
             after.filter(|s| s.kind() == SegType::WITNESS).take(MAX_WITNESS_STEPS).cloned().collect();
         orphans.reverse();
         segments.extend(orphans);
+        let mut budget = self.bytes.len() as u64;
         for segment in segments.iter().rev().take(MAX_WITNESS_STEPS) {
+            // Honest segments do not overlap; a hostile directory may name a large one again and again.
+            let Some(left) = budget.checked_sub(segment.payload.end - segment.payload.start) else { break };
+            budget = left;
             if !segment.verify(self.bytes).usable() {
                 let text = "the newest witness segment fails its hash; the next entry starts a new chain";
                 self.find(Finding::damage("witness-damaged", segment.offset, text));

@@ -6,8 +6,8 @@
 //!
 //! * a manifest whose hash fails is passed over, and the one before it counts;
 //! * a manifest that can only be reached past damage counts only if it fits the file: its directory names segments
-//!   that are really there, and it is newer than the newest one before the damage (bytes of an embedded .rvf file,
-//!   exposed by a broken header, do not pass);
+//!   that are really there, and it is a newer one of the same file than the newest one before the damage (bytes of an
+//!   embedded .rvf file, exposed by a broken header, do not pass);
 //! * a header whose payload swallows a newer manifest is disbelieved if its payload fails its hash.
 
 use crate::checksum::{ALGO_LEGACY, ChecksumState};
@@ -98,14 +98,16 @@ pub fn open(bytes: &[u8]) -> Opened {
 /// The newest manifest that counts.
 fn choose(bytes: &[u8], layout: &Layout, findings: &mut Vec<Finding>) -> Option<Located> {
     let broken_at = layout.gaps().next().map_or(u64::MAX, |gap| gap.start);
-    let mut past_damage: Vec<Located> = Vec::new();
+    let mut past_damage: Vec<(bool, Located)> = Vec::new();
     let mut before_damage = None;
     for segment in layout.segments().rev().filter(|segment| segment.kind() == SegType::MANIFEST) {
         let Some(located) = accept(bytes, segment, findings) else { continue };
         if segment.offset > broken_at {
-            // Two candidates are enough to get past one stray; keeping all would cost memory on hostile files.
-            if past_damage.len() < 2 && directory_fits(bytes, layout, &located) {
-                past_damage.push(located);
+            // A few candidates are enough to get past strays; keeping all would cost memory on hostile files.
+            if past_damage.len() < 8
+                && let Some(clean) = directory_fits(bytes, layout, &located)
+            {
+                past_damage.push((clean, located));
             }
             continue;
         }
@@ -113,15 +115,26 @@ fn choose(bytes: &[u8], layout: &Layout, findings: &mut Vec<Finding>) -> Option<
         break;
     }
     let floor = before_damage.as_ref().map(|located| rank(&located.manifest));
-    for located in past_damage {
-        if floor.is_none_or(|floor| rank(&located.manifest) > floor) {
-            return Some(located);
+    let mut best: Option<(bool, Located)> = None;
+    for (clean, located) in past_damage {
+        let same_file = before_damage.as_ref().is_none_or(|before| {
+            let ids = before.manifest.identity.zip(located.manifest.identity);
+            ids.is_none_or(|(before, after)| before.file_id == after.file_id)
+        });
+        let rank = rank(&located.manifest);
+        let newer = floor.is_none_or(|floor| rank > floor);
+        let better = best
+            .as_ref()
+            .is_none_or(|(best_clean, best)| (clean, rank) > (*best_clean, self::rank(&best.manifest)));
+        if same_file && newer && better {
+            best = Some((clean, located));
+            continue;
         }
-        let text =
-            "manifest past damaged bytes is no newer than the one before them; taken for embedded data";
+        let text = "manifest past damaged bytes is of another file or no newer than another one; taken for embedded \
+                    data, or for an older commit";
         findings.push(Finding::note("stray-manifest", located.segment.offset, text));
     }
-    before_damage
+    best.map(|(_, located)| located).or(before_damage)
 }
 
 fn rank(manifest: &Manifest) -> (u32, usize) {
@@ -156,18 +169,31 @@ fn accept(bytes: &[u8], segment: &Segment, findings: &mut Vec<Finding>) -> Optio
     None
 }
 
-/// Whether the directory names at least one segment that is really there (or is empty), and nothing after itself.
-fn directory_fits(bytes: &[u8], layout: &Layout, located: &Located) -> bool {
-    let directory = &located.manifest.directory;
-    directory.iter().all(|entry| entry.offset < located.segment.offset)
-        && (directory.is_empty()
-            || directory.iter().any(|entry| {
-                layout.segment_at_offset(entry.offset).is_some_and(|segment| {
-                    segment.header.payload_len() == entry.payload_length
-                        && segment.header.id() == entry.segment_id
-                }) || crate::contents::listed(bytes, layout, entry)
-                    .is_some_and(|found| found.repaired.is_some())
-            }))
+/// Whether the directory agrees with the file: more of its lines name segments that are there than lines that name
+/// something else, and none lies after the manifest. Lines about damaged bytes say nothing. `Some(true)` when no line
+/// disagrees.
+fn directory_fits(bytes: &[u8], layout: &Layout, located: &Located) -> Option<bool> {
+    let (mut fits, mut contradicts) = (0u64, 0u64);
+    let mut budget = bytes.len() as u64;
+    for entry in &located.manifest.directory {
+        if entry.offset >= located.segment.offset {
+            return None;
+        }
+        let same = |header: &SegmentHeader| {
+            header.payload_len() == entry.payload_length && header.id() == entry.segment_id
+        };
+        match layout.entry_containing(entry.offset) {
+            Some(Entry::Segment(segment)) if segment.offset == entry.offset && same(&segment.header) => {
+                fits += 1
+            }
+            Some(Entry::Segment(_)) => contradicts += 1,
+            _ => {
+                let found = crate::contents::listed(bytes, layout, entry, &mut budget);
+                fits += u64::from(found.is_some_and(|found| found.repaired.is_some()));
+            }
+        }
+    }
+    (fits > contradicts || located.manifest.directory.is_empty()).then_some(contradicts == 0)
 }
 
 /// The header whose payload hides a newer manifest, if its payload is not what was written.

@@ -94,13 +94,15 @@ fn install_now() -> io::Result<()> {
 }
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid siginfo with SA_SIGINFO, and SIGBUS fills in the address.
+    // SAFETY: the kernel passes a valid siginfo with SA_SIGINFO.
+    let code = unsafe { (*info).si_code };
+    // SAFETY: as above; the address means something only for a real fault, which the code tells.
     let address = unsafe { (*info).si_addr() } as usize;
     // SAFETY: errno is thread-local and always there.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above; the interrupted code must not see errno change.
     let saved = unsafe { *errno };
-    if patch(address) {
+    if code == libc::BUS_ADRERR && patch(address) {
         // SAFETY: as above.
         unsafe { *errno = saved };
         return;
