@@ -5,11 +5,14 @@ use super::failure::Failure;
 use super::open::{self, Waiting};
 use super::output::{Out, note};
 use super::progress::Bar;
-use crate::data::npy::{MAGIC, Npy};
+use crate::data::npy::{MAGIC, Npy, Prefix, read_prefix};
 use crate::data::rows::{self, BadRow, Format, ReadOptions, Rows};
 use rvf_cow::{IngestReport, ReindexOptions, Store};
 use serde_json::json;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use zerocopy::IntoBytes;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -50,7 +53,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
-    let bytes = open::input(&args.input)?;
+    let (bytes, file) = open::input_file(&args.input)?;
     let format = format_of(&args.input, &bytes)?;
     if format == Format::Json && bytes.iter().filter(|b| !b.is_ascii_whitespace()).eq(b"[]") {
         // The reference does not look at the store here.
@@ -60,7 +63,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         return out.line("No records to ingest.");
     }
     let store = open::writing(&args.path, &args.waiting)?;
-    let rows = read(args, format, &bytes, store.view().dimension())?;
+    let dimension = store.view().dimension();
+    let matrix = match &file {
+        Some(file) if format == Format::Npy => plain_matrix(&args.input, file, &bytes, dimension)?,
+        _ => None,
+    };
+    let rows = read(args, format, &bytes, matrix, dimension)?;
     open::intact(&args.input, &bytes)?;
     drop(bytes);
     let unread = rows.rejected;
@@ -121,7 +129,30 @@ fn about(path: &Path) -> impl Fn(crate::data::DataError) -> Failure + '_ {
     move |e| Failure::new(format!("{}: {e}", path.display()))
 }
 
-fn read(args: &Args, format: Format, bytes: &[u8], dimension: usize) -> Result<Rows, Failure> {
+/// Reads the numbers of a plain float32 array straight into memory of their own: half the time of copying them out of
+/// the mapping, which has to be faulted in first. `None` for any other file, and for one whose shape is not its size.
+fn plain_matrix(
+    path: &Path,
+    file: &File,
+    bytes: &[u8],
+    dimension: usize,
+) -> Result<Option<Vec<f32>>, Failure> {
+    let Ok(Prefix::Header(header)) = read_prefix(bytes) else { return Ok(None) };
+    let whole = header.header_len.checked_add(header.data_len) == Some(bytes.len());
+    let Some(rows) = header.plain_rows(dimension).filter(|_| whole) else { return Ok(None) };
+    let mut numbers = vec![0f32; rows * dimension];
+    file.read_exact_at(numbers.as_mut_slice().as_mut_bytes(), header.header_len as u64)
+        .map_err(|e| Failure::file(path, &e))?;
+    Ok(Some(numbers))
+}
+
+fn read(
+    args: &Args,
+    format: Format,
+    bytes: &[u8],
+    matrix: Option<Vec<f32>>,
+    dimension: usize,
+) -> Result<Rows, Failure> {
     let mut options = ReadOptions::new(dimension);
     options.on_bad_row = if args.strict { BadRow::Refuse } else { BadRow::Skip };
     if let Some(path) = &args.ids {
@@ -130,7 +161,11 @@ fn read(args: &Args, format: Format, bytes: &[u8], dimension: usize) -> Result<R
         open::intact(path, &bytes)?;
         options.ids = Some(ids);
     }
-    let mut rows = rows::read(format, bytes, &options).map_err(about(&args.input))?;
+    let rows = match matrix {
+        Some(matrix) => rows::from_matrix(matrix, &options),
+        None => rows::read(format, bytes, &options),
+    };
+    let mut rows = rows.map_err(about(&args.input))?;
     if let Some(path) = &args.metadata {
         let bytes = open::input(path)?;
         let format = path.to_str().and_then(Format::from_name).unwrap_or(Format::Jsonl);

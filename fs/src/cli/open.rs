@@ -106,10 +106,18 @@ fn warn(path: &Path, view: &View) {
 /// # Errors
 /// The operating system's, with the path; a directory.
 pub(super) fn input(path: &Path) -> Result<FileBytes, Failure> {
+    Ok(input_file(path)?.0)
+}
+
+/// As [`input`], with the open file when it is a regular one: its name may come to mean another file at any time.
+///
+/// # Errors
+/// As [`input`].
+pub(super) fn input_file(path: &Path) -> Result<(FileBytes, Option<File>), Failure> {
     let whole = |mut from: Box<dyn Read>| {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes).map_err(|e| Failure::file(path, &e))?;
-        Ok(FileBytes::from_vec(bytes))
+        Ok((FileBytes::from_vec(bytes), None))
     };
     if path.as_os_str() == "-" {
         return whole(Box::new(std::io::stdin().lock()));
@@ -122,7 +130,8 @@ pub(super) fn input(path: &Path) -> Result<FileBytes, Failure> {
     if !meta.is_file() || meta.len() == 0 {
         return whole(Box::new(file));
     }
-    FileBytes::map(&file, meta.len()).map_err(|e| Failure::file(path, &e))
+    let bytes = FileBytes::map(&file, meta.len()).map_err(|e| Failure::file(path, &e))?;
+    Ok((bytes, Some(file)))
 }
 
 /// The bytes of a file that may or may not be a store. Only regular files: a FIFO would never end.

@@ -106,6 +106,19 @@ pub struct Header {
     pub data_len: usize,
 }
 
+impl Header {
+    /// Rows, when the data are rows of `dim` float32 just as memory holds them: little-endian, row-major.
+    #[must_use]
+    pub fn plain_rows(&self, dim: usize) -> Option<usize> {
+        let plain =
+            self.dtype == Dtype::F32 && !self.big_endian && !self.fortran && cfg!(target_endian = "little");
+        match self.shape.as_slice() {
+            [n, d] if plain && *d == dim => Some(*n),
+            _ => None,
+        }
+    }
+}
+
 /// What the first bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prefix {

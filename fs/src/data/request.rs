@@ -14,6 +14,7 @@
 use super::error::{DataError, Kind, Place, printable};
 use super::json::{Scanner, balanced};
 use super::npy::{MAGIC, Npy, Prefix, read_prefix};
+use super::number;
 use super::text;
 
 /// Longest request, in bytes: 256 MiB.
@@ -222,8 +223,7 @@ fn empty(dim: usize) -> DataError {
 }
 
 fn finite(vectors: &[f32], dim: usize) -> Result<(), DataError> {
-    // Without an early end the check is vectorised.
-    if vectors.iter().fold(true, |good, v| good & v.is_finite()) {
+    if number::all_finite(vectors) {
         return Ok(());
     }
     let at = vectors.iter().position(|v| !v.is_finite()).unwrap_or(0);

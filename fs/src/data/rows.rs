@@ -2,6 +2,7 @@
 
 use super::error::{DataError, Kind, Place};
 use super::npy::Npy;
+use super::number;
 use super::value::Fields;
 use super::{columns, csv_rows, fvecs, json_rows};
 use std::collections::HashMap;
@@ -178,6 +179,21 @@ pub fn read(format: Format, bytes: &[u8], options: &ReadOptions) -> Result<Rows,
     sink.finish(format == Format::Json)
 }
 
+/// Rows that are a matrix already: n * dimension numbers, row-major, without ids or metadata of their own. O(n).
+///
+/// # Errors
+/// As [`read`].
+pub fn from_matrix(vectors: Vec<f32>, options: &ReadOptions) -> Result<Rows, DataError> {
+    let dim = options.dimension.max(1);
+    if !vectors.len().is_multiple_of(dim) {
+        let place = Place::Row { row: (vectors.len() / dim) as u64, component: None, line: None };
+        return Err(DataError::dimension(place, vectors.len() % dim, dim));
+    }
+    let mut sink = Sink::new(options);
+    sink.whole(vectors)?;
+    sink.finish(false)
+}
+
 /// Reads metadata records without vectors: `.csv` (an `id` column) or `.json`/`.jsonl` (`{"id": ..., field: ...}`
 /// or `{"id": ..., "metadata": {...}}`).
 ///
@@ -328,7 +344,7 @@ impl<'o> Sink<'o> {
         {
             return Err(self.ids_mismatch(Some((vectors.len() / dim) as u64)));
         }
-        if vectors.iter().all(|v| v.is_finite()) {
+        if number::all_finite(&vectors) {
             self.seen = (vectors.len() / dim) as u64;
             self.rows.ids.clone_from(&self.options.ids);
             self.start = vectors.len();
