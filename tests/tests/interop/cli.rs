@@ -43,6 +43,13 @@ fn same_answer(theirs: &Path, args: &[&str]) {
     if theirs.status == 0 {
         assert_eq!(lacks(&ours.json(), &theirs.json(), "json"), None, "{args:?}");
     }
+    assert_eq!(code(&ours), code(&theirs), "{args:?}\nours: {ours:?}\ntheirs: {theirs:?}");
+}
+
+/// The reference's error number that a program printed, if it did.
+fn code(run: &Run) -> Option<&str> {
+    let at = run.stderr.find("0x0")?;
+    run.stderr.get(at..at + 6)
 }
 
 /// Runs a writing command with both programs, each on its own copy of one file; keys in `apart` may differ in
