@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rvf_format::contents::{self, VecBlock};
 use rvf_format::header::SegType;
 use rvf_format::recover;
-use rvf_format::{ChecksumState, FileBytes};
+use rvf_format::{ChecksumState, FileBytes, Segment};
 use rvf_format::{Finding, Severity};
 use rvf_index::{Image, Metric, ScratchPool};
 
@@ -145,8 +145,8 @@ impl Store {
         Ok(view)
     }
 
-    /// Checks the checksum of every vector segment not checked yet, and publishes a view without the
-    /// rows of those that fail. `true` when all are well. O(bytes), once.
+    /// Checks the checksum of every vector and index segment not checked yet, and publishes a view
+    /// without the rows and indexes of those that fail. `true` when all are well. O(bytes), once.
     ///
     /// # Errors
     /// As [`Store::refresh`].
@@ -158,6 +158,11 @@ impl Store {
         let mut sound = true;
         for block in &view.contents.blocks {
             sound &= self.check_block(&view, block);
+        }
+        if view.image.is_some() {
+            for segment in listed_indexes(&view.opened) {
+                sound &= remember(&self.checked, &segment, segment_is_sound(&segment, view.bytes()));
+            }
         }
         view.check_intact()?;
         let published = self.publish()?;
@@ -180,7 +185,20 @@ impl Store {
 }
 
 fn key_of(block: &VecBlock) -> BlockKey {
-    (block.segment.offset, block.segment.header.payload_len(), block.segment.header.content_hash)
+    segment_key(&block.segment)
+}
+
+fn segment_key(segment: &Segment) -> BlockKey {
+    (segment.offset, segment.header.payload_len(), segment.header.content_hash)
+}
+
+fn segment_is_sound(segment: &Segment, bytes: &[u8]) -> bool {
+    matches!(segment.verify(bytes), ChecksumState::Ok | ChecksumState::Unset)
+}
+
+fn remember(checked: &Mutex<HashMap<BlockKey, bool>>, segment: &Segment, sound: bool) -> bool {
+    checked.lock().insert(segment_key(segment), sound);
+    sound
 }
 
 fn is_sound(block: &VecBlock, bytes: &[u8]) -> bool {
@@ -270,11 +288,31 @@ fn load(
     let mut stale_index = false;
     for segment in listed_indexes(&opened).into_iter().rev() {
         let Some(found) = coverage::open_image(&bytes, &segment) else { continue };
-        if coverage::fits(&found, dim, metric, &blocks) {
+        if !coverage::fits(&found, dim, metric, &blocks) {
+            stale_index = true;
+            continue;
+        }
+        let known = context.checked.lock().get(&segment_key(&segment)).copied();
+        let sound = known.unwrap_or_else(|| {
+            verified &= eager;
+            !eager || remember(context.checked, &segment, segment_is_sound(&segment, &bytes))
+        });
+        if sound {
             image = Some(Arc::new(found));
             break;
         }
         stale_index = true;
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "index-damaged",
+            offset: segment.offset,
+            text: format!(
+                "INDEX segment {} at byte {} fails its checksum and is not used; no vector is affected",
+                segment.ordinal + 1,
+                segment.offset
+            ),
+            mend: Some("run `rvf reindex`, or write `reindex` to ctl".into()),
+        });
     }
     if let Some(own) = context.transient.clone()
         && image.is_none()
@@ -344,7 +382,7 @@ fn load(
 }
 
 /// The INDEX segments that the manifest lists, in its order.
-fn listed_indexes(opened: &recover::Opened) -> Vec<rvf_format::Segment> {
+fn listed_indexes(opened: &recover::Opened) -> Vec<Segment> {
     let Some(manifest) = &opened.manifest else { return Vec::new() };
     manifest
         .manifest

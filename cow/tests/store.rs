@@ -286,3 +286,28 @@ fn what_is_not_a_store_is_refused_by_name() {
     std::fs::write(&noise, vec![0x5A; 10_000]).expect("write");
     assert!(matches!(Store::open(&noise, &options), Err(Error::NotRvf { .. })));
 }
+
+/// A damaged image can only cost recall, so it is used until the check in the background is through;
+/// then it is dropped, said, and answers come from the exact scan.
+#[test]
+fn a_damaged_index_is_noticed_and_not_used() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("a.rvf");
+    let store = create(&path, 8, Metric::L2);
+    let ids: Vec<u64> = (0..1200).collect();
+    let vectors = noise(9, 1200 * 8);
+    store.ingest(&batch(8, &ids, vectors.clone()), &NoProgress).expect("ingest");
+    store.reindex(&ReindexOptions { threads: 1, ..Default::default() }, &NoProgress).expect("reindex");
+    let view = store.view();
+    let index = view.opened().layout.segments().find(|s| s.kind().name() == "Index").expect("index").clone();
+    let mut bytes = std::fs::read(&path).expect("read");
+    bytes[(index.payload.start + (index.payload.end - index.payload.start) / 2) as usize] ^= 0x40;
+    std::fs::write(&path, &bytes).expect("write");
+    let damaged = Store::open(&path, &OpenOptions::default()).expect("open");
+    assert!(damaged.view().image().is_none());
+    assert_eq!(damaged.view().status().health, "warnings (1)");
+    assert_eq!(nearest(&damaged, &vectors[80..88], 1), [(10, 0.0)]);
+    damaged.reindex(&ReindexOptions { threads: 1, ..Default::default() }, &NoProgress).expect("reindex");
+    assert!(damaged.view().image().is_some());
+    assert_eq!(damaged.view().status().health, "ok");
+}
