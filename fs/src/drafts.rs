@@ -502,7 +502,8 @@ impl Drafts {
         // Vectors and records live in the store once they are committed, and nowhere when they were refused. In
         // ingest/ a receipt stays, and so does what waits for its real name or for the file it belongs to.
         let waits = match name_kind(draft.place, &state.name) {
-            Ok(NameKind::Temporary | NameKind::Ids) => !state.refused,
+            Ok(NameKind::Temporary) => true,
+            Ok(NameKind::Ids) => !state.refused,
             Ok(NameKind::Rows(_)) => state.receipt.is_some(),
             Ok(NameKind::Vector(_) | NameKind::Record(_)) | Err(_) => false,
         };
@@ -536,16 +537,17 @@ impl StoreDir {
         !state.removed && (state.dirty || (moment == Moment::Rename && state.receipt.is_none()))
     }
 
-    /// Commits a draft under its current name. Runs on a worker: it parses, locks, writes and syncs.
+    /// Commits a draft under its name, or under the one it is about to get. Runs on a worker: it parses, locks, writes
+    /// and syncs.
     ///
     /// # Errors
     /// Whatever the content or the store refuses; the sentence is in `error` then, and nothing is changed.
-    pub fn commit(self: &Arc<Self>, draft: &Arc<Draft>, moment: Moment) -> Result<(), Error> {
+    pub fn commit(self: &Arc<Self>, draft: &Arc<Draft>, moment: Moment, new_name: Option<&str>) -> Result<(), Error> {
         let _turn = draft.committing.lock();
         if !self.has_work(draft, moment) {
             return Ok(());
         }
-        let name = draft.name();
+        let name = new_name.map_or_else(|| draft.name(), str::to_owned);
         let kind = name_kind(draft.place, &name)?;
         if kind == NameKind::Temporary {
             return Ok(());

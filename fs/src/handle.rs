@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::data::request::{self, Completeness};
 use crate::drafts::Draft;
@@ -30,7 +30,7 @@ pub enum Body {
     /// `events`, which goes on growing.
     Events,
     /// `query/in`.
-    Request(Arc<Session>, Mutex<Exchange>),
+    Request(Arc<Session>, Mutex<Exchange>, Condvar),
     /// A default of a session, being written.
     Setting(Arc<Session>, Setting, Mutex<Pending>),
     /// `ctl`.
@@ -99,6 +99,8 @@ pub struct Exchange {
     ran: usize,
     /// The results were read, so the next write starts over.
     was_read: bool,
+    /// A worker runs the request now; the condition of [`Body::Request`] tells when it is done.
+    pub running: bool,
     out: Vec<u8>,
 }
 

@@ -55,7 +55,7 @@ impl Tree {
         if cmd & !0x3FFF_0000 != number(0) {
             return Err(Error::NotTty);
         }
-        let (Body::Request(session, _), Some(dir)) = (&handle.body, &handle.dir) else { return Err(Error::NotTty) };
+        let (Body::Request(session, ..), Some(dir)) = (&handle.body, &handle.dir) else { return Err(Error::NotTty) };
         let result = self.query_ioctl(dir, session, input, out);
         if let Err(error) = &result {
             session.failed(error);

@@ -150,7 +150,6 @@ impl Tree {
             Ok(found) => found,
             Err(error) => return answer(Err(error)),
         };
-        let old = name.to_owned();
         let new = new_name.to_owned();
         if draft.is_receipt() || matches!(name_kind(draft.place, new_name), Ok(NameKind::Temporary)) {
             dir.drafts.rename(&draft, &new);
@@ -158,13 +157,12 @@ impl Tree {
         }
         let tree = self.clone();
         self.pool.run(move || {
-            dir.drafts.rename(&draft, &new);
-            let result = dir.commit(&draft, Moment::Rename);
+            let result = dir.commit(&draft, Moment::Rename, Some(&new));
             match &result {
                 // Vectors and records are in the store now; the draft has done its work.
                 Ok(()) if draft.place != Place::Ingest => dir.drafts.remove(&draft),
-                Ok(()) => {}
-                Err(_) => dir.drafts.rename(&draft, &old),
+                Ok(()) => dir.drafts.rename(&draft, &new),
+                Err(_) => {}
             }
             if let Some(kernel) = tree.kernel() {
                 kernel.attributes(ino);
@@ -209,19 +207,11 @@ impl Tree {
             },
             _ => return refused(Error::denied("this file is part of every store and keeps its name")),
         };
-        let kind = match name_kind(place, new_name) {
-            Ok(kind) => kind,
-            Err(error) => return refused(error),
-        };
+        if let Err(error) = name_kind(place, new_name) {
+            return refused(error);
+        }
         if no_replace && self.child(to, new_name).is_ok() {
             return Err(Error::Exists { what: format!("{new_name} exists") });
-        }
-        // What is renamed into vectors/ or metadata/ replaces what is stored under that id; a draft of that name goes.
-        if matches!(kind, NameKind::Vector(_) | NameKind::Record(_))
-            && let Some(other) = dir.drafts.named(place, new_name)
-            && other.id != draft.id
-        {
-            dir.drafts.remove(&other);
         }
         let ino = self.inodes.number(node);
         Ok((dir, draft, ino))

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::{Condvar, Mutex};
+
 use super::{Caller, Tree};
 use crate::ctl;
 use crate::drafts::{Draft, Moment};
 use crate::errno::Error;
-use crate::handle::{Body, Handle, Step};
+use crate::handle::{Body, Exchange, Handle, Step};
 use crate::node::{Item, Node, QueryFile};
 use crate::session::{Outcome, Session, Work};
 use crate::store_dir::StoreDir;
@@ -79,18 +81,20 @@ impl Tree {
         answer: impl FnOnce(Result<&[u8], Error>) + Send + 'static,
     ) {
         let shared = handle.clone();
-        let Body::Request(_, exchange) = &shared.body else { return answer(Err(Error::BadHandle)) };
-        // Held by a request that runs on a worker: its reader waits there too, never on a FUSE thread.
-        if let Some(mut exchange) = exchange.try_lock()
-            && !exchange.unfinished()
-        {
+        let Body::Request(_, exchange, _) = &shared.body else { return answer(Err(Error::BadHandle)) };
+        let mut exchange = exchange.lock();
+        if !exchange.running && !exchange.unfinished() {
             return answer(Ok(exchange.read(offset, size)));
         }
+        drop(exchange);
         let threads = self.settings.threads;
         self.pool.run(move || {
-            let Body::Request(session, exchange) = &handle.body else { return answer(Err(Error::BadHandle)) };
+            let Body::Request(session, exchange, done) = &handle.body else { return answer(Err(Error::BadHandle)) };
             let Some(dir) = &handle.dir else { return answer(Err(Error::BadHandle)) };
             let mut exchange = exchange.lock();
+            while exchange.running {
+                done.wait(&mut exchange);
+            }
             let result = match exchange.finish(&dir.snap(), session) {
                 Ok(Step::Run(work)) => work.run(threads).map(|outcome| exchange.finished(&outcome)),
                 Ok(Step::More) => Ok(()),
@@ -120,10 +124,11 @@ impl Tree {
         let len = data.len();
         let first = handle.mark_used();
         match &handle.body {
-            Body::Request(session, exchange) => {
-                let Some(mut exchange) = exchange.try_lock() else {
+            Body::Request(session, exchange, _) => {
+                let mut exchange = exchange.lock();
+                if exchange.running {
                     return answer(Err(Error::Busy { what: "a request written through this descriptor is still running".into() }));
-                };
+                }
                 match exchange.write(offset, data, &dir.snap(), session) {
                     Err(error) => {
                         session.failed(&error);
@@ -136,6 +141,7 @@ impl Tree {
                         answer(result.map(|()| len).inspect_err(|error| session.failed(error)));
                     }
                     Ok(Step::Run(work)) => {
+                        exchange.running = true;
                         drop(exchange);
                         self.run_apart(handle.clone(), work, move |result| answer(result.map(|()| len)));
                     }
@@ -186,18 +192,22 @@ impl Tree {
         }
     }
 
-    /// Runs a request on a worker.
+    /// Runs a request on a worker; the exchange is marked as running already.
     fn run_apart(&self, handle: Arc<Handle>, work: Box<Work>, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
         let threads = self.settings.threads;
         self.pool.run(move || {
-            let Body::Request(session, exchange) = &handle.body else { return answer(Err(Error::BadHandle)) };
+            let Body::Request(session, exchange, done) = &handle.body else { return answer(Err(Error::BadHandle)) };
+            let ended = Ended { exchange, done };
+            let result = work.run(threads);
             let mut exchange = exchange.lock();
-            let result = work.run(threads).map(|outcome| conclude(session, &mut exchange, outcome));
+            let result = result.map(|outcome| conclude(session, &mut exchange, outcome));
             if let Err(error) = &result {
                 session.failed(error);
                 exchange.failed();
             }
             drop(exchange);
+            // Before the answer, for the next request may follow it at once.
+            drop(ended);
             answer(result);
         });
     }
@@ -255,11 +265,15 @@ impl Tree {
     fn settle(self: &Arc<Self>, handle: Arc<Handle>, closer: Option<Caller>, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
         let Some(dir) = handle.dir.clone().filter(|_| handle.write) else { return answer(Ok(())) };
         match &handle.body {
-            Body::Request(session, exchange) => {
-                let Some(mut exchange) = exchange.try_lock() else { return answer(Ok(())) };
+            Body::Request(session, exchange, _) => {
+                let mut exchange = exchange.lock();
+                if exchange.running {
+                    return answer(Ok(()));
+                }
                 match exchange.finish(&dir.snap(), session) {
                     Ok(Step::More) => answer(Ok(())),
                     Ok(Step::Run(work)) => {
+                        exchange.running = true;
                         drop(exchange);
                         self.run_apart(handle.clone(), work, answer);
                     }
@@ -310,7 +324,7 @@ impl Tree {
     ) {
         let (tree, dir, draft) = (self.clone(), dir.clone(), draft.clone());
         self.pool.run(move || {
-            let result = dir.commit(&draft, moment);
+            let result = dir.commit(&draft, moment, None);
             if let Some(kernel) = tree.kernel() {
                 kernel.attributes(ino);
             }
@@ -396,8 +410,21 @@ pub(super) fn progress_of(dir: &StoreDir, node: Node) -> u64 {
     }
 }
 
+/// Marks an exchange as done when its run ends, also by a panic, so that nobody waits for it for ever.
+struct Ended<'a> {
+    exchange: &'a Mutex<Exchange>,
+    done: &'a Condvar,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.exchange.lock().running = false;
+        self.done.notify_all();
+    }
+}
+
 /// Results go to the descriptor of a transaction, and to everybody else's `out` otherwise.
-fn conclude(session: &Session, exchange: &mut crate::handle::Exchange, outcome: Outcome) {
+fn conclude(session: &Session, exchange: &mut Exchange, outcome: Outcome) {
     if exchange.transaction {
         exchange.finished(&outcome);
         session.succeeded();

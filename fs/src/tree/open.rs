@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::attr::{ids_header, program_range, rendered, vectors_header};
 use super::{Attr, Caller, Tree};
@@ -121,7 +121,7 @@ impl Tree {
         let body = match item {
             Item::QueryFile(id, QueryFile::In) => {
                 let session = dir.sessions.get(id).ok_or(Error::Stale)?;
-                Body::Request(session, Mutex::new(Exchange::new(how.read)))
+                Body::Request(session, Mutex::new(Exchange::new(how.read)), Condvar::new())
             }
             Item::QueryFile(id, QueryFile::Setting(setting)) => {
                 let session = dir.sessions.get(id).ok_or(Error::Stale)?;
