@@ -193,10 +193,13 @@ impl<'a> Program<'a> {
         if self.program_hash == [0; 32] {
             return Integrity::Unset;
         }
-        let functions: [(fn(&[u8]) -> [u8; 32], Integrity); 3] =
-            [(shake256_256, Integrity::Shake256), (sha3_256, Integrity::Sha3), (fold32, Integrity::Fold32)];
-        let matching = functions.iter().find(|(function, _)| function(self.program) == self.program_hash);
-        matching.map_or(Integrity::Mismatch, |(_, name)| *name)
+        let hash = &self.program_hash;
+        match self.program {
+            program if shake256_256(program) == *hash => Integrity::Shake256,
+            program if sha3_256(program) == *hash => Integrity::Sha3,
+            program if fold32(program) == *hash => Integrity::Fold32,
+            _ => Integrity::Mismatch,
+        }
     }
 }
 

@@ -139,7 +139,7 @@ fn compare(path: &Path, wanted: &Value) -> Vec<String> {
     }
     pairs
         .into_iter()
-        .filter(|(key, ours)| wanted[*key].to_string() != ours.to_string())
+        .filter(|(key, ours)| wanted[*key] != *ours)
         .map(|(key, ours)| format!("{}: {key}: ours {ours}, wanted {}", path.display(), wanted[key]))
         .collect()
 }

@@ -61,7 +61,7 @@ fn lengths_are_checked_and_hints_never_fail() {
     for advice in [Advice::WillNeed, Advice::Random, Advice::Sequential] {
         bytes.advise(0..u64::MAX, advice);
         bytes.advise(50..60, advice);
-        bytes.advise(u64::MAX..3, advice);
+        bytes.advise(u64::MAX..u64::MAX, advice);
     }
     assert_eq!(&bytes[..], &FileBytes::read(&file, 100).expect("read")[..]);
     assert!(bytes.same(&bytes.clone()) && !bytes.same(&FileBytes::from_vec(vec![7; 100])));

@@ -47,7 +47,7 @@ pub fn encode_delta(old: &MetaState, new: &MetaState) -> Result<Vec<u8>> {
         }
     }
     let mut schema = Schema::default();
-    let mut records: Vec<(u64, Option<Vec<(u16, Option<&Value>)>>)> = Vec::new();
+    let mut records: Vec<(u64, Option<FieldChanges<'_>>)> = Vec::new();
     for (id, fields) in &new.records {
         let before = old.records.get(id);
         let changes = changed_fields(before, fields);
@@ -127,10 +127,13 @@ pub fn encode_generation(generation: &Generation) -> Result<Vec<u8>> {
     out.finish()
 }
 
+/// Fields with their new values, `None` for a removed one.
+type FieldChanges<'a> = Vec<(u16, Option<&'a Value>)>;
+
 fn changed_fields<'a>(
     before: Option<&BTreeMap<u16, Value>>,
     now: &'a BTreeMap<u16, Value>,
-) -> Vec<(u16, Option<&'a Value>)> {
+) -> FieldChanges<'a> {
     let same =
         |field: &u16, value: &Value| before.and_then(|old| old.get(field)).is_some_and(|old| old.same(value));
     let mut out: Vec<(u16, Option<&Value>)> = now
