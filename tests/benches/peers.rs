@@ -1,7 +1,7 @@
 //! Ours beside rival engines, in one run on one machine, as Markdown tables.
 //!
 //! ```text
-//! cargo bench -p rvf-tests --bench peers -- [DATA] [--rounds N] [--python PATH] [--only search,build,ingest,open,memory]
+//! cargo bench -p rvf-tests --bench peers -- [DATA] [--rounds N] [--python PATH] [--only search,call,build,ingest,open,memory] [--store FILE]
 //! ```
 //! DATA holds `base.f16.npy`, `ids.u64.npy`, `queries.f32.npy`, `gt_cosine.u64.npy`; the shipped sample when left out.
 //! The search table: one pinned thread, CPU time, rounds interleaved over the engines, medians. Every engine's
@@ -25,9 +25,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const K: usize = 10;
 const LEVELS: [f64; 2] = [0.95, 0.99];
 const RIVALS: [&str; 5] = ["hnswlib", "faiss-sq8", "usearch-f16", "usearch-f32", "scann"];
-const OUR_EFS: [usize; 24] = [
-    10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400,
-];
+const OUR_EFS: [usize; 24] =
+    [10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400];
 
 fn main() -> ExitCode {
     match run() {
@@ -46,6 +45,7 @@ struct Plan {
     python: String,
     only: Vec<String>,
     memory_child: Option<PathBuf>,
+    store: Option<PathBuf>,
     cache: PathBuf,
 }
 
@@ -62,6 +62,7 @@ fn plan() -> Outcome<Plan> {
         python: "python3".into(),
         only: Vec::new(),
         memory_child: None,
+        store: None,
         cache: rvf_tests::programs::build_dir().join("peers"),
     };
     let mut args = std::env::args().skip(1);
@@ -71,6 +72,7 @@ fn plan() -> Outcome<Plan> {
             "--rounds" => plan.rounds = value()?.parse()?,
             "--python" => plan.python = value()?,
             "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
+            "--store" => plan.store = Some(value()?.into()),
             "--memory-child" => plan.memory_child = Some(value()?.into()),
             // Cargo passes this one to every bench.
             "--bench" => {}
@@ -95,7 +97,13 @@ fn run() -> Outcome<()> {
         data.truth.len(),
         cpu_name()
     );
-    let file = stored(&plan, &data)?;
+    let file = match &plan.store {
+        Some(file) => file.clone(),
+        None => stored(&plan, &data)?,
+    };
+    if plan.wants("call") {
+        call_table(&data, &file)?;
+    }
     if plan.wants("search") {
         search_table(&plan, &data, &file)?;
     }
@@ -305,7 +313,12 @@ impl Engine for Rival<'_> {
 
     fn knobs(&mut self) -> Outcome<Vec<usize>> {
         let answer = self.ask("knobs")?;
-        Ok(answer["knobs"].as_array().into_iter().flatten().filter_map(|k| Some(k.as_u64()? as usize)).collect())
+        Ok(answer["knobs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|k| Some(k.as_u64()? as usize))
+            .collect())
     }
 
     fn search(&mut self, knob: usize, first: usize, times: usize) -> Outcome<(f64, Vec<Vec<u64>>)> {
@@ -388,7 +401,8 @@ fn search_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
     println!("### Queries a second of CPU time, one thread, {} rounds\n", plan.rounds);
     for (at, level) in LEVELS.iter().enumerate() {
         let speed = |c: &[Option<Chosen>; LEVELS.len()]| c[at].as_ref().map(|c| median(c.qps.clone()));
-        let hnswlib = engines.iter().zip(&chosen).find(|(e, _)| e.name() == "hnswlib").and_then(|(_, c)| speed(c));
+        let hnswlib =
+            engines.iter().zip(&chosen).find(|(e, _)| e.name() == "hnswlib").and_then(|(_, c)| speed(c));
         let best = engines
             .iter()
             .zip(&chosen)
@@ -422,8 +436,48 @@ fn search_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// One call with default settings on one CPU, and a batch on two threads: what a mount is compared with.
+fn call_table(data: &Sample, file: &Path) -> Outcome<()> {
+    let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
+    pin(&cpus[cpus.len() - 1..])?;
+    let store = Store::open(file, &OpenOptions::default())?;
+    let view = store.view();
+    let request = |queries, threads| SearchRequest {
+        queries,
+        k: K,
+        ef: None,
+        filter: None,
+        exact: false,
+        deadline: None,
+        threads,
+    };
+    let n = data.queries.len() / data.dimension;
+    let mut figures = Vec::new();
+    for at in 0..5000 {
+        let (took, done) = took(|| view.search(&request(data.query(at % n), 1)));
+        done?;
+        figures.push(took.wall.as_secs_f64() * 1e6);
+    }
+    pin(&cpus)?;
+    let batch: Vec<f32> = (0..1000).flat_map(|at| data.query(at % n).iter().copied()).collect();
+    let mut speeds = Vec::new();
+    for _ in 0..15 {
+        let (took, done) = took(|| view.search(&request(&batch, 2)));
+        done?;
+        speeds.push(1000.0 / took.wall.as_secs_f64());
+    }
+    println!(
+        "In process, default settings: call_us={:.2} batch_qps={:.0}\n",
+        median(figures),
+        median(speeds)
+    );
+    Ok(())
+}
+
 fn build_table(plan: &Plan, data: &Sample) -> Outcome<()> {
-    println!("### Building the index\n\n| what | threads | CPU s | wall s | CPU x hnswlib | recall at ef 64 |");
+    println!(
+        "### Building the index\n\n| what | threads | CPU s | wall s | CPU x hnswlib | recall at ef 64 |"
+    );
     println!("|---|---:|---:|---:|---:|---:|");
     let cpus: Vec<usize> = (0..std::thread::available_parallelism()?.get()).collect();
     let mut base = f64::NAN;
@@ -438,7 +492,11 @@ fn build_table(plan: &Plan, data: &Sample) -> Outcome<()> {
                 if threads == 1 {
                     base = cpu;
                 }
-                println!("| hnswlib | {threads} | {cpu:.2} | {wall:.2} | {:.2} | {:.4} |", cpu / base, both(data, &found));
+                println!(
+                    "| hnswlib | {threads} | {cpu:.2} | {wall:.2} | {:.2} | {:.4} |",
+                    cpu / base,
+                    both(data, &found)
+                );
             }
             Err(e) => eprintln!("*** LEFT OUT: {e}"),
         }
@@ -501,7 +559,9 @@ fn ingest_table(plan: &Plan, data: &Sample) -> Outcome<()> {
 }
 
 fn open_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
-    println!("### Open to first answer, in process, warm cache\n\n| vectors | median ms | min | max |\n|---:|---:|---:|---:|");
+    println!(
+        "### Open to first answer, in process, warm cache\n\n| vectors | median ms | min | max |\n|---:|---:|---:|---:|"
+    );
     let small = plan.cache.join("small.rvf");
     let rows = 1000.min(data.ids.len());
     new_store(&small, data, rows)?.reindex(&ReindexOptions::default(), &NoProgress)?;
@@ -535,7 +595,8 @@ fn open_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
 
 /// In a process of its own, so that nothing else counts.
 fn memory_table(plan: &Plan, file: &Path) -> Outcome<()> {
-    let output = Command::new(std::env::current_exe()?).arg(&plan.data).arg("--memory-child").arg(file).output()?;
+    let output =
+        Command::new(std::env::current_exe()?).arg(&plan.data).arg("--memory-child").arg(file).output()?;
     std::io::stderr().write_all(&output.stderr)?;
     std::io::stdout().write_all(&output.stdout)?;
     if output.status.success() { Ok(()) } else { Err("the memory part failed".into()) }

@@ -49,13 +49,7 @@ impl Model {
     /// An empty store.
     #[must_use]
     pub fn new(dimension: usize, metric: Metric) -> Self {
-        Self {
-            dimension,
-            metric,
-            rows: BTreeMap::new(),
-            deleted: BTreeSet::new(),
-            records: BTreeMap::new(),
-        }
+        Self { dimension, metric, rows: BTreeMap::new(), deleted: BTreeSet::new(), records: BTreeMap::new() }
     }
 
     /// Stores rows.

@@ -33,10 +33,7 @@ impl<T> Array<T> {
 pub fn read_f32(path: &Path) -> io::Result<Array<f32>> {
     let (descr, rows, columns, body) = split(path)?;
     let values: Vec<f32> = match descr.as_str() {
-        "<f2" => body
-            .chunks_exact(2)
-            .map(|c| half::f16::from_le_bytes([c[0], c[1]]).to_f32())
-            .collect(),
+        "<f2" => body.chunks_exact(2).map(|c| half::f16::from_le_bytes([c[0], c[1]]).to_f32()).collect(),
         "<f4" => body.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect(),
         other => return Err(bad(path, &format!("dtype {other}, not <f2 or <f4"))),
     };

@@ -57,7 +57,13 @@ impl Sample {
             return Err(invalid(format!("{}: the files do not belong together", dir.display())));
         }
         let truth = truth.values.chunks_exact(truth.columns).map(<[u64]>::to_vec).collect();
-        Ok(Self { dimension: base.columns, ids: ids.values, base: base.values, queries: queries.values, truth })
+        Ok(Self {
+            dimension: base.columns,
+            ids: ids.values,
+            base: base.values,
+            queries: queries.values,
+            truth,
+        })
     }
 
     /// Vector of a row.

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rvf_cow::{BadRow, Batch, CreateOptions, Metric, NoProgress, OpenOptions, ReindexOptions, SearchRequest, Store};
+use rvf_cow::{
+    BadRow, Batch, CreateOptions, Metric, NoProgress, OpenOptions, ReindexOptions, SearchRequest, Store,
+};
 use rvf_tests::model::distance;
 use rvf_tests::place::Place;
 use rvf_tests::sample::{self, Sample, recall};
@@ -95,8 +97,15 @@ fn finds_itself(store: &Store, rows: &[usize]) {
     let queries: Vec<f32> = rows.iter().flat_map(|r| data.row(*r).iter().copied()).collect();
     let view = store.view();
     for (chunk, rows) in queries.chunks(1000 * data.dimension).zip(rows.chunks(1000)) {
-        let request =
-            SearchRequest { queries: chunk, k: 1, ef: None, filter: None, exact: false, deadline: None, threads: 2 };
+        let request = SearchRequest {
+            queries: chunk,
+            k: 1,
+            ef: None,
+            filter: None,
+            exact: false,
+            deadline: None,
+            threads: 2,
+        };
         for (answer, row) in view.search(&request).expect("we answer").iter().zip(rows) {
             let hit = &answer.hits[0];
             let own = distance(Metric::Cosine, data.row(*row), data.row(*row));
@@ -120,8 +129,7 @@ fn recall_holds_through_changes() {
     finds_itself(&store, &all);
     let before = ask(&store, None, None);
     drop(store);
-    let store =
-        Store::open(&place.join("sample.rvf"), &OpenOptions::default()).expect("it opens again");
+    let store = Store::open(&place.join("sample.rvf"), &OpenOptions::default()).expect("it opens again");
     assert_eq!(ask(&store, None, None), before, "the same answers after opening again");
 
     // Every third row and a few more: 30 %.
@@ -161,7 +169,10 @@ fn filtered_recall_holds_for_every_predicate() {
             let found = ask(&store, None, Some(text));
             let want = filter.matches.min(10) as usize;
             assert!(found.iter().all(|f| f.len() == want), "{text}: fewer than {want} found");
-            assert!(found.iter().flatten().all(|id| matching.contains(id)), "{text}: a row that does not match");
+            assert!(
+                found.iter().flatten().all(|id| matching.contains(id)),
+                "{text}: a row that does not match"
+            );
             let recall = recall(&found, &filter.truth, 10);
             println!("recall@10 {}: {recall:.4} ({} rows)", filter.name, filter.matches);
             assert!(recall >= 0.95, "{text}: {recall}");

@@ -94,9 +94,7 @@ impl Storage for Disk {
 fn commit(disk: &Disk, content: &[u8], rows: u64) -> Result<(), rvf_format::Error> {
     let opened = recover::open(content);
     let mut manifest = match &opened.manifest {
-        Some(located) => {
-            Manifest { epoch: located.manifest.epoch + 1, ..located.manifest.clone() }
-        }
+        Some(located) => Manifest { epoch: located.manifest.epoch + 1, ..located.manifest.clone() },
         None => Manifest {
             epoch: 0,
             dimension: DIMENSION as u16,

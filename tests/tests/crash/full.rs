@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use rvf_cow::{Batch, BadRow, CreateOptions, Error, Metric, NoProgress, OpenOptions, ReindexOptions, Store, Value};
+use rvf_cow::{
+    BadRow, Batch, CreateOptions, Error, Metric, NoProgress, OpenOptions, ReindexOptions, Store, Value,
+};
 use rvf_tests::place::Place;
 use rvf_tests::random::vector_of;
 
@@ -91,8 +93,10 @@ fn a_full_disk_costs_only_the_commit_under_way() {
 
     // Everything else that needs space says the same, and leaves nothing behind.
     let names = || {
-        let mut names: Vec<_> =
-            std::fs::read_dir(&disk.path).expect("a directory").map(|e| e.expect("an entry").file_name()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(&disk.path)
+            .expect("a directory")
+            .map(|e| e.expect("an entry").file_name())
+            .collect();
         names.sort();
         names
     };

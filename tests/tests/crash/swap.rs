@@ -4,7 +4,9 @@ use std::fs::OpenOptions as FileOptions;
 use std::path::Path;
 use std::sync::Arc;
 
-use rvf_cow::{BadRow, Batch, CreateOptions, Error, Family, Metric, NoProgress, OpenOptions, SearchRequest, Store};
+use rvf_cow::{
+    BadRow, Batch, CreateOptions, Error, Family, Metric, NoProgress, OpenOptions, SearchRequest, Store,
+};
 use rvf_tests::place::Place;
 use rvf_tests::random::vector_of;
 

@@ -40,8 +40,9 @@ fn no_update_is_lost_between_processes() {
     let mut firsts = BTreeSet::new();
     let mut epochs = BTreeSet::new();
     let mut owners = Vec::new();
-    let own = Store::open(&path, &OpenOptions { lock_wait: Duration::from_secs(60), ..OpenOptions::default() })
-        .expect("it opens");
+    let own =
+        Store::open(&path, &OpenOptions { lock_wait: Duration::from_secs(60), ..OpenOptions::default() })
+            .expect("it opens");
     for _ in 0..BATCHES {
         let batch = Batch {
             dimension: DIMENSION,

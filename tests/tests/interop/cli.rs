@@ -54,7 +54,13 @@ fn code(run: &Run) -> Option<&str> {
 
 /// Runs a writing command with both programs, each on its own copy of one file; keys in `apart` may differ in
 /// value, not in being there.
-fn same_change(theirs: &Path, file: &Path, command: &str, rest: &[&str], apart: &[&str]) -> (PathBuf, PathBuf) {
+fn same_change(
+    theirs: &Path,
+    file: &Path,
+    command: &str,
+    rest: &[&str],
+    apart: &[&str],
+) -> (PathBuf, PathBuf) {
     let copies = [file.with_extension("ours.rvf"), file.with_extension("theirs.rvf")];
     let runs: Vec<Run> = [programs::ours(), theirs]
         .iter()
@@ -208,8 +214,11 @@ fn both_programs_refuse_the_same() {
     ingest(&store, &rows(&mut random, 0, 20, 5));
     let bytes = std::fs::read(&whole).expect("the file");
 
-    let files: [(&str, Vec<u8>); 3] =
-        [("empty.rvf", Vec::new()), ("text.rvf", b"hello\n".repeat(100)), ("torn.rvf", bytes[..bytes.len() - 30].to_vec())];
+    let files: [(&str, Vec<u8>); 3] = [
+        ("empty.rvf", Vec::new()),
+        ("text.rvf", b"hello\n".repeat(100)),
+        ("torn.rvf", bytes[..bytes.len() - 30].to_vec()),
+    ];
     for (name, content) in files {
         let path = place.join(name);
         std::fs::write(&path, content).expect("a file");

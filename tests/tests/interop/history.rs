@@ -21,13 +21,29 @@ enum Who {
 /// One step of a history. Ids are small so that overwrites, unknown and deleted ids are common.
 #[derive(Debug, Clone)]
 enum Op {
-    Ingest { who: Who, ids: Vec<u64>, records: Option<u64>, seed: u64 },
-    Delete { who: Who, ids: Vec<u64> },
+    Ingest {
+        who: Who,
+        ids: Vec<u64>,
+        records: Option<u64>,
+        seed: u64,
+    },
+    Delete {
+        who: Who,
+        ids: Vec<u64>,
+    },
     /// The record of a live vector: replaced by us, merged by the reference.
-    Describe { who: Who, id: u64, seed: u64 },
+    Describe {
+        who: Who,
+        id: u64,
+        seed: u64,
+    },
     /// A file metadata entry, which only the reference's library writes.
-    FileMetadata { value: u64 },
-    Compact { who: Who },
+    FileMetadata {
+        value: u64,
+    },
+    Compact {
+        who: Who,
+    },
     Reindex,
     /// Our store, open so far, is closed and opened again.
     Reopen,
@@ -204,7 +220,11 @@ impl World {
                 let report = self.ours.delete(ids).map_err(|e| e.to_string())?;
                 let deleted = self.model.delete(ids);
                 same("deleted", report.deleted, deleted)?;
-                if deleted > 0 { self.advanced(report.epoch) } else { same("epoch", report.epoch, self.epoch) }
+                if deleted > 0 {
+                    self.advanced(report.epoch)
+                } else {
+                    same("epoch", report.epoch, self.epoch)
+                }
             }
             Op::Delete { who: Who::Reference, ids } => {
                 let mut store = reference::open(&self.path);
@@ -224,7 +244,9 @@ impl World {
                         self.model.put(*id, record);
                         Ok(())
                     }
-                    Who::Reference => self.ingest(Who::Reference, &[Row { id: *id, vector, record: Some(record) }]),
+                    Who::Reference => {
+                        self.ingest(Who::Reference, &[Row { id: *id, vector, record: Some(record) }])
+                    }
                 }
             }
             Op::FileMetadata { value } => {

@@ -67,15 +67,17 @@ pub(crate) fn both(model: &Model, path: &Path, queries: &[Vec<f32>]) -> Result<(
     let theirs = rvf_runtime::RvfStore::open_readonly(path).map_err(|e| e.to_string())?;
     let status = theirs.status();
     rvf_tests::model::same("epoch", view.epoch(), status.current_epoch)?;
-    rvf_tests::model::same("segments listed", view.status().listed_segments, u64::from(status.total_segments))?;
+    rvf_tests::model::same(
+        "segments listed",
+        view.status().listed_segments,
+        u64::from(status.total_segments),
+    )?;
     rvf_tests::model::same("profile", view.status().profile_id, status.profile_id)
 }
 
 /// `n` rows with ids from `first`, their values from `random`.
 pub(crate) fn rows(random: &mut Random, first: u64, n: u64, dimension: usize) -> Vec<Row> {
-    (first..first + n)
-        .map(|id| Row { id, vector: random.vector(dimension), record: None })
-        .collect()
+    (first..first + n).map(|id| Row { id, vector: random.vector(dimension), record: None }).collect()
 }
 
 pub(crate) fn queries(random: &mut Random, n: usize, dimension: usize) -> Vec<Vec<f32>> {
@@ -101,5 +103,9 @@ pub(crate) fn every_type(turn: u64) -> Record {
 
 /// The same fields under the names that the reference's numbers have.
 pub(crate) fn numbered(record: &Record) -> Record {
-    record.iter().enumerate().map(|(at, (_, value))| (format!("field.{}", 3 + 5 * at), value.clone())).collect()
+    record
+        .iter()
+        .enumerate()
+        .map(|(at, (_, value))| (format!("field.{}", 3 + 5 * at), value.clone()))
+        .collect()
 }

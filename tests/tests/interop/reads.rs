@@ -127,10 +127,7 @@ fn filters_select_the_same_rows() {
         ),
         (
             r#"{"or":[{"lt":{"field":33,"value":1}},{"eq":{"field":23,"value":{"i64":-1}}}]}"#,
-            FilterExpr::Or(vec![
-                FilterExpr::Lt(33, FilterValue::U64(1)),
-                eq(23, FilterValue::I64(-1)),
-            ]),
+            FilterExpr::Or(vec![FilterExpr::Lt(33, FilterValue::U64(1)), eq(23, FilterValue::I64(-1))]),
         ),
         (r#"{"and":[]}"#, FilterExpr::And(vec![])),
         (r#"{"or":[]}"#, FilterExpr::Or(vec![])),
@@ -234,8 +231,11 @@ fn zero_vectors_answer_alike() {
                 deadline: None,
                 threads: 1,
             };
-            let mut got: Vec<(u64, f32)> =
-                ours.search(&request).expect("we answer")[0].hits.iter().map(|h| (h.id, h.distance)).collect();
+            let mut got: Vec<(u64, f32)> = ours.search(&request).expect("we answer")[0]
+                .hits
+                .iter()
+                .map(|h| (h.id, h.distance))
+                .collect();
             let mut want: Vec<(u64, f32)> = reference::exact(&store, &query, 10)
                 .into_iter()
                 .map(|(id, bits)| (id, f32::from_bits(bits)))

@@ -111,13 +111,18 @@ pub(crate) fn exact(store: &RvfStore, query: &[f32], k: usize) -> Vec<(u64, u32)
 
 /// Compares everything that the reference shows of a file with the model.
 pub(crate) fn agrees(model: &Model, path: &Path, queries: &[Vec<f32>]) -> Result<(), String> {
-    let store = RvfStore::open_readonly_strict(path).map_err(|e| format!("the reference refuses the file: {e}"))?;
+    let store =
+        RvfStore::open_readonly_strict(path).map_err(|e| format!("the reference refuses the file: {e}"))?;
     same("reference: dimension", usize::from(store.dimension()), model.dimension)?;
     same("reference: metric", store.metric(), metric_of(model.metric))?;
     let status = store.status();
     same("reference: live vectors", status.total_vectors, model.rows.len() as u64)?;
     same("reference: dead space", status.dead_space_ratio, model.dead_ratio())?;
-    same("reference: file size", status.file_size, std::fs::metadata(path).map_err(|e| e.to_string())?.len())?;
+    same(
+        "reference: file size",
+        status.file_size,
+        std::fs::metadata(path).map_err(|e| e.to_string())?.len(),
+    )?;
     let recovery = store.metadata_recovery();
     same("reference: dropped metadata", (recovery.dropped_generations, recovery.dropped_records), (0, 0))?;
 
@@ -129,7 +134,11 @@ pub(crate) fn agrees(model: &Model, path: &Path, queries: &[Vec<f32>]) -> Result
         model.rows.iter().map(|(id, row)| (*id, row.iter().map(|v| v.to_bits()).collect())).collect();
     same("reference: vectors", rows, want)?;
     for id in model.rows.keys().chain(&model.deleted) {
-        same(&format!("reference: metadata of {id}"), record_of(&store, *id).as_ref(), model.records.get(id))?;
+        same(
+            &format!("reference: metadata of {id}"),
+            record_of(&store, *id).as_ref(),
+            model.records.get(id),
+        )?;
     }
     for query in queries {
         for k in [1, 10] {

@@ -5,7 +5,9 @@ use rvf_tests::model::{Fate, Model, Record};
 use rvf_tests::place::Place;
 use rvf_tests::random::Random;
 
-use crate::oracle::{METRICS, batch_of, both_agree, create, every_type, fields_of, ingest, open, queries, rows};
+use crate::oracle::{
+    METRICS, batch_of, both_agree, create, every_type, fields_of, ingest, open, queries, rows,
+};
 use crate::reference;
 
 /// Each kind of commit of ours, checked by the reference after every one of them.
@@ -127,7 +129,8 @@ fn the_reference_continues_what_we_wrote() {
 fn bad_rows_end_as_with_the_reference() {
     let place = Place::in_memory().expect("a place");
     let (mine, theirs) = (place.join("mine.rvf"), place.join("theirs.rvf"));
-    let rows: [[f32; 3]; 4] = [[1.0, 2.0, 3.0], [f32::NAN, 0.0, 0.0], [4.0, 5.0, 6.0], [0.0, f32::INFINITY, 1.0]];
+    let rows: [[f32; 3]; 4] =
+        [[1.0, 2.0, 3.0], [f32::NAN, 0.0, 0.0], [4.0, 5.0, 6.0], [0.0, f32::INFINITY, 1.0]];
     let batch = Batch {
         dimension: 3,
         ids: Some(vec![7, 8, 9, 10]),
@@ -148,7 +151,10 @@ fn bad_rows_end_as_with_the_reference() {
     assert_eq!((report.accepted, report.rejected, report.epoch), (want.accepted, want.rejected, want.epoch));
     reference.close().expect("close");
     // Same bytes but for identity, witness times and segment hashes that follow from them.
-    assert_eq!(std::fs::metadata(&mine).expect("a file").len(), std::fs::metadata(&theirs).expect("a file").len());
+    assert_eq!(
+        std::fs::metadata(&mine).expect("a file").len(),
+        std::fs::metadata(&theirs).expect("a file").len()
+    );
 }
 
 /// The first commits of a store have the same segments in the same places as the reference's.
@@ -212,7 +218,8 @@ fn locks_are_respected_both_ways() {
     struct Try<'a>(&'a std::path::Path);
     impl rvf_cow::Progress for Try<'_> {
         fn step(&self, _: u64, _: u64) -> bool {
-            let refused = rvf_runtime::RvfStore::open(self.0).err().map(|e| e.to_string()).unwrap_or_default();
+            let refused =
+                rvf_runtime::RvfStore::open(self.0).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(refused.contains("0x0300"), "the reference opens a locked store: {refused:?}");
             true
         }
