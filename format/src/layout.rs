@@ -276,13 +276,5 @@ impl Walker<'_> {
 /// The next offset in `from..end` that starts with the segment magic.
 fn find_magic(bytes: &[u8], from: u64, end: u64) -> Option<u64> {
     let slice = crate::header::slice(bytes, &(from..end));
-    let mut at = 0;
-    while let Some(hit) = slice.get(at..)?.iter().position(|byte| *byte == MAGIC_BYTES[0]) {
-        at += hit;
-        if slice.get(at..)?.starts_with(&MAGIC_BYTES) {
-            return Some(from + at as u64);
-        }
-        at += 1;
-    }
-    None
+    memchr::memmem::find(slice, &MAGIC_BYTES).map(|at| from + at as u64)
 }

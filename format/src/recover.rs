@@ -227,7 +227,7 @@ fn manifest_headers(payload: &[u8]) -> impl Iterator<Item = u64> {
     std::iter::from_fn(move || {
         loop {
             let slice = payload.get(at..)?;
-            let hit = memchr4(slice)?;
+            let hit = memchr::memmem::find(slice, &MAGIC_BYTES)?;
             let offset = (at + hit) as u64;
             match Segment::at(payload, offset) {
                 Some(inner) if inner.kind() == SegType::MANIFEST => {
@@ -238,10 +238,6 @@ fn manifest_headers(payload: &[u8]) -> impl Iterator<Item = u64> {
             }
         }
     })
-}
-
-fn memchr4(slice: &[u8]) -> Option<usize> {
-    slice.windows(4).position(|window| window == MAGIC_BYTES)
 }
 
 fn tail(bytes: &[u8], layout: &Layout, located: &Located) -> Tail {

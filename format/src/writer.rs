@@ -13,9 +13,10 @@ use zerocopy::IntoBytes;
 
 /// Bytes collected before they are written.
 const BUFFER: usize = 1 << 20;
-/// Types whose payloads the reference reads when it opens a store, refusing it when one is above 256 MiB.
-const LOADED: [SegType; 6] =
-    [SegType::VEC, SegType::META, SegType::MANIFEST, SegType::INDEX, SegType::COW_MAP, SegType::MEMBERSHIP];
+/// Types whose payloads the reference reads when it opens a store, refusing it when one is above 256 MiB. A larger INDEX
+/// it passes over, as it does every index that it cannot read.
+const LOADED: [SegType; 5] =
+    [SegType::VEC, SegType::META, SegType::MANIFEST, SegType::COW_MAP, SegType::MEMBERSHIP];
 
 /// Appends segments to a store and commits them.
 ///
@@ -130,17 +131,61 @@ impl<'a> Writer<'a> {
             hasher.update(piece);
             len += piece.len() as u64;
         }
-        if len > MAX_PAYLOAD && LOADED.contains(&kind) {
-            let text = format!(
-                "{} segment of {len} bytes: above 256 MiB the reference cannot open the store",
-                kind.name()
-            );
-            return Err(Error::caller(codes::SEGMENT_TOO_LARGE, text));
-        }
+        check_size(kind, len)?;
         let header = SegmentHeader::new(kind, self.next_id, len, hasher.digest128().to_le_bytes());
         let segment = self.put_segment(header, payload)?;
         self.next_id = self.next_id.saturating_add(1);
         Ok(segment)
+    }
+
+    /// Appends a segment whose `len` bytes of payload `fill` produces piece by piece: it is called with an empty buffer to
+    /// fill until it leaves it empty. Memory is one piece, whatever the segment's size; the header, which holds the
+    /// hash, is written last.
+    ///
+    /// # Errors
+    /// [`Error::Caller`] (0x0304) when the payload is larger than 256 MiB or `fill` produces another length;
+    /// [`Error::Io`], [`Error::Poisoned`].
+    pub fn append_streamed(
+        &mut self,
+        kind: SegType,
+        len: u64,
+        fill: &mut dyn FnMut(&mut Vec<u8>),
+    ) -> Result<Segment> {
+        self.check()?;
+        check_size(kind, len)?;
+        let start_pad = padding_after(self.end);
+        self.put(&[0; ALIGNMENT as usize][..start_pad as usize])?;
+        self.flush()?;
+        let offset = self.end;
+        let start = offset + HEADER_LEN;
+        self.end = start;
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            fill(&mut piece);
+            if piece.is_empty() {
+                break;
+            }
+            hasher.update(&piece);
+            let done = self.storage.write_at(self.end, &piece);
+            self.guard("appending to the store", done)?;
+            self.end += piece.len() as u64;
+        }
+        self.flushed = self.end;
+        if self.end - start != len {
+            self.poisoned = Some("a segment was left unfinished".into());
+            let text = format!("a payload of {len} bytes was announced, {} came", self.end - start);
+            return Err(Error::caller(codes::TRUNCATED_SEGMENT, text));
+        }
+        let header = SegmentHeader::new(kind, self.next_id, len, hasher.digest128().to_le_bytes());
+        let done = self.storage.write_at(offset, header.as_bytes());
+        self.guard("appending to the store", done)?;
+        self.put(&[0; ALIGNMENT as usize][..padding_after(len) as usize])?;
+        self.next_id = self.next_id.saturating_add(1);
+        let ordinal = self.ordinal;
+        self.ordinal = self.ordinal.saturating_add(1);
+        Ok(Segment { ordinal, offset, header, payload: start..start + len, raw: offset..self.end })
     }
 
     /// Appends a segment of another file as it is: the same header, hash and payload, whether they agree or not, so
@@ -248,6 +293,17 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
+}
+
+fn check_size(kind: SegType, len: u64) -> Result<()> {
+    if len > MAX_PAYLOAD && LOADED.contains(&kind) {
+        let text = format!(
+            "{} segment of {len} bytes: above 256 MiB the reference cannot open the store",
+            kind.name()
+        );
+        return Err(Error::caller(codes::SEGMENT_TOO_LARGE, text));
+    }
+    Ok(())
 }
 
 /// Where the root page starts whose signature writing would invalidate. A page with a wrong CRC, or about another
