@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackingId, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 
@@ -157,7 +158,8 @@ impl Filesystem for Adapter {
             }
         }
         if self.passthrough.load(Ordering::Relaxed)
-            && (config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_err() || config.set_max_stack_depth(1).is_err())
+            && (config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_err()
+                || config.set_max_stack_depth(1).is_err())
         {
             self.passthrough.store(false, Ordering::Relaxed);
         }
@@ -173,9 +175,16 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", || match name.to_str().ok_or(Error::NotFound).and_then(|name| self.tree.lookup(parent.0, name)) {
-            Ok(attr) => reply.entry_with_ttls(&attr.attr_ttl, &attr.name_ttl, &self.file_attr(&attr), Generation(0)),
-            Err(error) => reply.error(errno(&error)),
+        guarded("lookup", || {
+            match name.to_str().ok_or(Error::NotFound).and_then(|name| self.tree.lookup(parent.0, name)) {
+                Ok(attr) => reply.entry_with_ttls(
+                    &attr.attr_ttl,
+                    &attr.name_ttl,
+                    &self.file_attr(&attr),
+                    Generation(0),
+                ),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
@@ -223,13 +232,32 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, _rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
         reply.error(Errno::EPERM);
     }
 
-    fn mkdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
         guarded("mkdir", || match text(name).and_then(|name| self.tree.mkdir(parent.0, name)) {
-            Ok(attr) => reply.entry_with_ttls(&attr.attr_ttl, &attr.name_ttl, &self.file_attr(&attr), Generation(0)),
+            Ok(attr) => {
+                reply.entry_with_ttls(&attr.attr_ttl, &attr.name_ttl, &self.file_attr(&attr), Generation(0))
+            }
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -261,7 +289,9 @@ impl Filesystem for Adapter {
                 return reply.error(Errno::EINVAL);
             }
             match (text(name), text(new_name)) {
-                (Ok(name), Ok(new_name)) => self.tree.rename(parent.0, name, new_parent.0, new_name, no_replace, done(reply)),
+                (Ok(name), Ok(new_name)) => {
+                    self.tree.rename(parent.0, name, new_parent.0, new_name, no_replace, done(reply))
+                }
                 (Err(error), _) | (_, Err(error)) => reply.error(errno(&error)),
             }
         });
@@ -285,7 +315,16 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, _mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
         guarded("create", || {
             let how = how(flags);
             match text(name).and_then(|name| self.tree.create(parent.0, name, how, caller(request))) {
@@ -378,7 +417,14 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         guarded("readdir", || {
             let result = self.tree.readdir(fh.0, offset, |entry| {
                 let kind = if entry.node.is_dir() { FileType::Directory } else { FileType::RegularFile };
@@ -391,7 +437,14 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readdirplus(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         guarded("readdirplus", || {
             let result = self.tree.readdir(fh.0, offset, |entry| {
                 // The kernel counts no lookup for "." and "..".
@@ -399,7 +452,14 @@ impl Filesystem for Adapter {
                 let attr = if own { self.tree.getattr(entry.ino).ok() } else { self.tree.entry_attr(entry) };
                 let Some(attr) = attr else { return true };
                 let ttl = attr.name_ttl.min(attr.attr_ttl);
-                let full = reply.add(INodeNo(entry.ino), entry.next, &entry.name, &ttl, &self.file_attr(&attr), Generation(0));
+                let full = reply.add(
+                    INodeNo(entry.ino),
+                    entry.next,
+                    &entry.name,
+                    &ttl,
+                    &self.file_attr(&attr),
+                    Generation(0),
+                );
                 if full && !own {
                     self.tree.forget(attr.ino, 1);
                 }
@@ -412,14 +472,28 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn releasedir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         guarded("releasedir", || {
             self.tree.releasedir(fh.0);
             reply.ok();
         });
     }
 
-    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
         // Everything that was closed is durable already.
         reply.ok();
     }
@@ -436,14 +510,24 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn setxattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, _value: &[u8], _flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
         // EOPNOTSUPP is what copying tools take in silence.
         reply.error(Errno::EOPNOTSUPP);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         guarded("getxattr", || {
-            let value = name.to_str().ok_or(Error::NoAttribute).and_then(|name| self.tree.getxattr(ino.0, name));
+            let value =
+                name.to_str().ok_or(Error::NoAttribute).and_then(|name| self.tree.getxattr(ino.0, name));
             sized(value, size, reply);
         });
     }
@@ -508,7 +592,15 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _offset: i64, _whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
         // Meant for good: the kernel then takes every file as data without holes, which is true.
         reply.error(Errno::ENOSYS);
     }
@@ -535,7 +627,16 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn fallocate(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _offset: u64, _length: u64, _mode: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
         reply.error(Errno::EOPNOTSUPP);
     }
 }

@@ -63,7 +63,8 @@ pub fn parse(line: &str) -> Result<Option<(Verb, bool)>, Error> {
         "compact" => Verb::Compact,
         "reindex" => {
             let d = ReindexOptions::default();
-            let (mut m, mut ef_construction, mut threads, mut seed) = (d.m, d.ef_construction, d.threads, d.seed);
+            let (mut m, mut ef_construction, mut threads, mut seed) =
+                (d.m, d.ef_construction, d.threads, d.seed);
             for word in words.by_ref() {
                 let (key, value) = word.split_once('=').ok_or_else(|| bad_option(word))?;
                 let number: u64 = value.parse().map_err(|_| bad_option(word))?;
@@ -79,11 +80,11 @@ pub fn parse(line: &str) -> Result<Option<(Verb, bool)>, Error> {
             Verb::Reindex { m, ef_construction, threads, seed }
         }
         "delete" => {
-            let ids = words
-                .by_ref()
-                .flat_map(|word| word.split(','))
-                .filter(|word| !word.is_empty())
-                .map(|word| word.parse().map_err(|_| Error::invalid(format!("delete: '{}' is not an id", printable(word)))));
+            let ids =
+                words.by_ref().flat_map(|word| word.split(',')).filter(|word| !word.is_empty()).map(|word| {
+                    word.parse()
+                        .map_err(|_| Error::invalid(format!("delete: '{}' is not an id", printable(word))))
+                });
             let ids = ids.collect::<Result<Vec<u64>, Error>>()?;
             if ids.is_empty() {
                 return Err(Error::invalid("delete: give one or more ids"));
@@ -179,7 +180,11 @@ fn verify(dir: &Arc<StoreDir>) -> Result<(), Error> {
     let epoch = snap.view.epoch();
     let checked = snap.list().len().to_string();
     let damaged = if bad.is_empty() { "none".to_owned() } else { bad.join(" ") };
-    dir.events.push("verify", epoch, &[("segments", &checked), ("damaged", &damaged), ("witness", witness.trim_end())]);
+    dir.events.push(
+        "verify",
+        epoch,
+        &[("segments", &checked), ("damaged", &damaged), ("witness", witness.trim_end())],
+    );
     if !bad.is_empty() {
         return Err(Error::Checksum { what: format!("the checksum does not fit in {}", bad.join(", ")) });
     }
@@ -213,12 +218,24 @@ mod tests {
 
     #[test]
     fn nonsense_names_itself() {
-        for line in ["frobnicate", "compact now", "reindex m=0", "reindex 5", "delete", "delete x", "verify\u{7} x", "sign k"] {
+        for line in [
+            "frobnicate",
+            "compact now",
+            "reindex m=0",
+            "reindex 5",
+            "delete",
+            "delete x",
+            "verify\u{7} x",
+            "sign k",
+        ] {
             let error = parse(line).expect_err(line);
             assert!(matches!(error, Error::Invalid { .. }), "{line}");
         }
         let words = parse("x").expect_err("no verb").to_string();
-        assert_eq!(words, "'x' is no verb; there are compact, reindex, delete, verify, refresh and checkpoint");
+        assert_eq!(
+            words,
+            "'x' is no verb; there are compact, reindex, delete, verify, refresh and checkpoint"
+        );
     }
 
     #[test]

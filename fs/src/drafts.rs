@@ -96,10 +96,14 @@ pub fn parse_id(name: &str) -> Option<u64> {
 
 /// Names that editors, rsync and download tools use until a file is whole.
 fn is_temporary(name: &str) -> bool {
-    const SUFFIXES: [&str; 8] = ["~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".swp", ".crdownload"];
+    const SUFFIXES: [&str; 8] =
+        ["~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".swp", ".crdownload"];
     let lower = name.to_ascii_lowercase();
     // vim writes a file of this name to see whether a directory can be written.
-    name.starts_with('.') || lower.starts_with("tmp.") || name == "4913" || SUFFIXES.iter().any(|end| lower.ends_with(end))
+    name.starts_with('.')
+        || lower.starts_with("tmp.")
+        || name == "4913"
+        || SUFFIXES.iter().any(|end| lower.ends_with(end))
 }
 
 /// A file being written, or the receipt of one.
@@ -252,7 +256,10 @@ impl Draft {
     /// # Errors
     /// [`Error::TooLarge`]; [`Error::Io`] when the temporary file cannot grow.
     pub fn write(&self, offset: u64, data: &[u8], scratch: &Path) -> Result<(), Error> {
-        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= self.limit()).ok_or_else(|| self.too_large())?;
+        let end = offset
+            .checked_add(data.len() as u64)
+            .filter(|end| *end <= self.limit())
+            .ok_or_else(|| self.too_large())?;
         let mut state = self.state.lock();
         if state.receipt.take().is_some() {
             state.content = Content::Memory(Vec::new());
@@ -275,7 +282,8 @@ impl Draft {
             state.content = Content::File(Arc::new(file), len);
         }
         if let Content::File(file, len) = &mut state.content {
-            file.write_all_at(data, offset).map_err(|error| Error::io("writing the temporary file", error))?;
+            file.write_all_at(data, offset)
+                .map_err(|error| Error::io("writing the temporary file", error))?;
             *len = (*len).max(end);
         }
         Ok(())
@@ -307,7 +315,9 @@ impl Draft {
             Content::Memory(bytes) if len <= IN_MEMORY => bytes.resize(len as usize, 0),
             Content::Memory(bytes) => {
                 let file = scratch_file(&std::env::temp_dir())?;
-                file.write_all_at(bytes, 0).and_then(|()| file.set_len(len)).map_err(|error| Error::io("growing the temporary file", error))?;
+                file.write_all_at(bytes, 0)
+                    .and_then(|()| file.set_len(len))
+                    .map_err(|error| Error::io("growing the temporary file", error))?;
                 state.content = Content::File(Arc::new(file), len);
             }
             Content::File(file, at) => {
@@ -338,7 +348,9 @@ impl Draft {
                 let want = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX).min(size);
                 let start = out.len();
                 out.resize(start + want, 0);
-                let got = file.read_at(&mut out[start..], offset).map_err(|error| Error::io("reading the temporary file", error))?;
+                let got = file
+                    .read_at(&mut out[start..], offset)
+                    .map_err(|error| Error::io("reading the temporary file", error))?;
                 out.truncate(start + got);
             }
         }
@@ -376,7 +388,10 @@ fn scratch_file(beside: &Path) -> Result<File, Error> {
         use std::os::unix::fs::OpenOptionsExt;
         File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)
     };
-    open(beside).or_else(|_| open(&std::env::temp_dir())).or_else(|_| named_scratch()).map_err(|error| Error::io("making a temporary file", error))
+    open(beside)
+        .or_else(|_| open(&std::env::temp_dir()))
+        .or_else(|_| named_scratch())
+        .map_err(|error| Error::io("making a temporary file", error))
 }
 
 /// For filesystems without O_TMPFILE.
@@ -433,7 +448,9 @@ impl Drafts {
             return Ok((draft.clone(), false));
         }
         if table.by_id.len() >= MAX_DRAFTS {
-            return Err(Error::TooLarge { what: format!("{MAX_DRAFTS} files and receipts are here already; remove some (rm ingest/*)") });
+            return Err(Error::TooLarge {
+                what: format!("{MAX_DRAFTS} files and receipts are here already; remove some (rm ingest/*)"),
+            });
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let draft = Arc::new(Draft {
@@ -542,7 +559,12 @@ impl StoreDir {
     ///
     /// # Errors
     /// Whatever the content or the store refuses; the sentence is in `error` then, and nothing is changed.
-    pub fn commit(self: &Arc<Self>, draft: &Arc<Draft>, moment: Moment, new_name: Option<&str>) -> Result<(), Error> {
+    pub fn commit(
+        self: &Arc<Self>,
+        draft: &Arc<Draft>,
+        moment: Moment,
+        new_name: Option<&str>,
+    ) -> Result<(), Error> {
         let _turn = draft.committing.lock();
         if !self.has_work(draft, moment) {
             return Ok(());
@@ -570,13 +592,22 @@ impl StoreDir {
                 state.refused = true;
                 drop(state);
                 self.refuse(draft.place, &name, &error);
-                self.events.push("refused", self.snap().view.epoch(), &[("name", &name), ("reason", &error.to_string())]);
+                self.events.push(
+                    "refused",
+                    self.snap().view.epoch(),
+                    &[("name", &name), ("reason", &error.to_string())],
+                );
                 Err(error)
             }
         }
     }
 
-    fn commit_as(self: &Arc<Self>, draft: &Arc<Draft>, name: &str, kind: NameKind) -> Result<Option<String>, Error> {
+    fn commit_as(
+        self: &Arc<Self>,
+        draft: &Arc<Draft>,
+        name: &str,
+        kind: NameKind,
+    ) -> Result<Option<String>, Error> {
         let content = draft.bytes()?;
         match kind {
             NameKind::Rows(format) => self.commit_rows(name, format, content).map(Some),
@@ -588,7 +619,13 @@ impl StoreDir {
             NameKind::Vector(id) => {
                 let dimension = self.snap().view.dimension();
                 let vectors = text::parse_one(content.as_slice(), dimension)?;
-                let batch = Batch { dimension, ids: Some(vec![id]), vectors, metadata: Vec::new(), on_bad_row: BadRow::Refuse };
+                let batch = Batch {
+                    dimension,
+                    ids: Some(vec![id]),
+                    vectors,
+                    metadata: Vec::new(),
+                    on_bad_row: BadRow::Refuse,
+                };
                 self.store.ingest(&batch, &rvf_cow::NoProgress)?;
                 Ok(None)
             }
@@ -604,11 +641,21 @@ impl StoreDir {
         }
     }
 
-    fn commit_rows(self: &Arc<Self>, name: &str, format: Format, content: DraftBytes) -> Result<String, Error> {
+    fn commit_rows(
+        self: &Arc<Self>,
+        name: &str,
+        format: Format,
+        content: DraftBytes,
+    ) -> Result<String, Error> {
         let job = self.job(format!("ingest {name}"));
         let dimension = self.snap().view.dimension();
         let ids_draft = (format == Format::Npy)
-            .then(|| self.drafts.named(Place::Ingest, &format!("{}.ids.npy", name.get(..name.len().saturating_sub(4)).unwrap_or(name))))
+            .then(|| {
+                self.drafts.named(
+                    Place::Ingest,
+                    &format!("{}.ids.npy", name.get(..name.len().saturating_sub(4)).unwrap_or(name)),
+                )
+            })
             .flatten()
             .filter(|ids| !ids.is_receipt());
         let mut options = ReadOptions::new(dimension);

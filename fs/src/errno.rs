@@ -303,7 +303,11 @@ mod tests {
             (StoreError::Damaged { path: path(), what: what() }, libc::EUCLEAN),
             (StoreError::Unsupported { path: path(), what: what() }, libc::EOPNOTSUPP),
             (
-                StoreError::Io { path: path(), action: "read", source: io::Error::from_raw_os_error(libc::EIO) },
+                StoreError::Io {
+                    path: path(),
+                    action: "read",
+                    source: io::Error::from_raw_os_error(libc::EIO),
+                },
                 libc::EIO,
             ),
         ];

@@ -102,7 +102,12 @@ impl Events {
         line.push_str("}\n");
         if inner.text.len() + line.len() > LIMIT_BYTES {
             let half = inner.text.len() / 2;
-            let cut = inner.text.iter().skip(half).position(|byte| *byte == b'\n').map_or(inner.text.len(), |at| half + at + 1);
+            let cut = inner
+                .text
+                .iter()
+                .skip(half)
+                .position(|byte| *byte == b'\n')
+                .map_or(inner.text.len(), |at| half + at + 1);
             inner.text.drain(..cut);
         }
         inner.text.extend_from_slice(line.as_bytes());

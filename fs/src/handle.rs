@@ -127,7 +127,13 @@ impl Exchange {
     ///
     /// # Errors
     /// What is wrong with the request; the handle starts over then.
-    pub fn write(&mut self, offset: u64, data: &[u8], snap: &Arc<Snap>, session: &Session) -> Result<Step, Error> {
+    pub fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        snap: &Arc<Snap>,
+        session: &Session,
+    ) -> Result<Step, Error> {
         let fresh = self.request.is_empty() || self.was_read || (self.transaction && offset == 0);
         if fresh {
             self.start_over();
@@ -140,7 +146,10 @@ impl Exchange {
         if self.request.len().saturating_add(data.len()) > request::MAX_REQUEST {
             self.start_over();
             return Err(Error::TooLarge {
-                what: format!("a request has at most {} bytes; send the queries in several requests", request::MAX_REQUEST),
+                what: format!(
+                    "a request has at most {} bytes; send the queries in several requests",
+                    request::MAX_REQUEST
+                ),
             });
         }
         self.request.extend_from_slice(data);
@@ -148,7 +157,9 @@ impl Exchange {
         let result = match request::completeness(&self.request, snap.view.dimension()) {
             Completeness::Wrong(error) => Err(error.into()),
             Completeness::Incomplete => Ok(Step::More),
-            Completeness::Complete if data.len() >= MAX_WRITE || (!self.transaction && self.writes > 1) => Ok(Step::More),
+            Completeness::Complete if data.len() >= MAX_WRITE || (!self.transaction && self.writes > 1) => {
+                Ok(Step::More)
+            }
             Completeness::Complete => self.prepare(snap, session),
         };
         if result.is_err() {

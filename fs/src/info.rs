@@ -101,7 +101,8 @@ fn decode(
             Ok(())
         }
         SegType::MEMBERSHIP => {
-            let membership = rvf_format::membership::Membership::parse(payload).map_err(|error| error.to_string())?;
+            let membership =
+                rvf_format::membership::Membership::parse(payload).map_err(|error| error.to_string())?;
             object.insert("mode".into(), format!("{:?}", membership.mode).to_lowercase().into());
             object.insert("capacity".into(), membership.capacity.into());
             object.insert("members".into(), membership.members.into());
@@ -112,7 +113,12 @@ fn decode(
     }
 }
 
-fn vectors(object: &mut Map<String, Value>, snap: &Snap, segment: &Segment, payload: &[u8]) -> Result<(), String> {
+fn vectors(
+    object: &mut Map<String, Value>,
+    snap: &Snap,
+    segment: &Segment,
+    payload: &[u8],
+) -> Result<(), String> {
     let contents = snap.view.contents();
     let Some(block) = contents.blocks.iter().find(|block| block.segment.offset == segment.offset) else {
         let (dim, count) = vec_seg::declared(payload).ok_or("shorter than a header")?;
@@ -123,14 +129,20 @@ fn vectors(object: &mut Map<String, Value>, snap: &Snap, segment: &Segment, payl
     };
     let stride = block.stride();
     let rows = block.rows_of(snap.view.bytes());
-    let ids = rows.chunks_exact(stride.max(8)).filter_map(|row| row.first_chunk::<8>()).map(|id| u64::from_le_bytes(*id));
+    let ids = rows
+        .chunks_exact(stride.max(8))
+        .filter_map(|row| row.first_chunk::<8>())
+        .map(|id| u64::from_le_bytes(*id));
     let (min, max) = ids.fold((None, None), |(min, max): (Option<u64>, Option<u64>), id| {
         (Some(min.map_or(id, |min| min.min(id))), Some(max.map_or(id, |max| max.max(id))))
     });
     object.insert("dimension".into(), block.dim.into());
     object.insert("count".into(), block.count.into());
     object.insert("dtype".into(), "f32".into());
-    object.insert("layout".into(), if matches!(block.rows, rvf_format::Rows::Owned(_)) { "columnar" } else { "rows" }.into());
+    object.insert(
+        "layout".into(),
+        if matches!(block.rows, rvf_format::Rows::Owned(_)) { "columnar" } else { "rows" }.into(),
+    );
     object.insert("min_id".into(), min.into());
     object.insert("max_id".into(), max.into());
     object.insert("in_use".into(), true.into());
@@ -144,7 +156,10 @@ fn index(object: &mut Map<String, Value>, payload: &[u8]) -> Result<(), String> 
     object.insert("ef_construction".into(), index.ef_construction.into());
     object.insert("layers".into(), index.max_layer.saturating_add(1).into());
     object.insert("nodes".into(), index.ids.len().into());
-    object.insert("entry_id".into(), index.entry.and_then(|entry| index.ids.get(entry as usize)).copied().into());
+    object.insert(
+        "entry_id".into(),
+        index.entry.and_then(|entry| index.ids.get(entry as usize)).copied().into(),
+    );
     object.insert("links".into(), index.adjacency.links.len().into());
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! taking the next free one. A number is remembered while the kernel holds a lookup count on it.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 
 use parking_lot::RwLock;
 
@@ -127,10 +127,9 @@ impl Inodes {
 }
 
 fn hashed(node: Node) -> u64 {
-    let mut hasher = BuildHasherDefault::<DefaultHasher>::default().build_hasher();
-    node.hash(&mut hasher);
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(node);
     // 48 bits: some tools store inode numbers as doubles or print them in narrow columns.
-    (hasher.finish() & 0xFFFF_FFFF_FFFF).max(FIRST_HASHED)
+    (hash & 0xFFFF_FFFF_FFFF).max(FIRST_HASHED)
 }
 
 fn next(ino: u64) -> u64 {

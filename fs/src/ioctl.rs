@@ -55,7 +55,9 @@ impl Tree {
         if cmd & !0x3FFF_0000 != number(0) {
             return Err(Error::NotTty);
         }
-        let (Body::Request(session, ..), Some(dir)) = (&handle.body, &handle.dir) else { return Err(Error::NotTty) };
+        let (Body::Request(session, ..), Some(dir)) = (&handle.body, &handle.dir) else {
+            return Err(Error::NotTty);
+        };
         let result = self.query_ioctl(dir, session, input, out);
         if let Err(error) = &result {
             session.failed(error);
@@ -71,8 +73,15 @@ impl Tree {
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let snap = dir.snap();
-        let word = |at: usize| input.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| u32::from_le_bytes(*bytes));
-        let (Some(version), Some(k), Some(ef), Some(dim), Some(flags)) = (word(0), word(4), word(8), word(12), word(16)) else {
+        let word = |at: usize| {
+            input
+                .get(at..at + 4)
+                .and_then(|bytes| bytes.first_chunk::<4>())
+                .map(|bytes| u32::from_le_bytes(*bytes))
+        };
+        let (Some(version), Some(k), Some(ef), Some(dim), Some(flags)) =
+            (word(0), word(4), word(8), word(12), word(16))
+        else {
             return Err(Error::invalid(format!("the buffer is shorter than its head of {HEAD} bytes")));
         };
         if version != VERSION {
@@ -80,7 +89,9 @@ impl Tree {
         }
         let want = snap.view.dimension();
         if dim as usize != want {
-            return Err(Error::invalid(format!("the query has {dim} numbers, but the store's dimension is {want}")));
+            return Err(Error::invalid(format!(
+                "the query has {dim} numbers, but the store's dimension is {want}"
+            )));
         }
         let numbers = input.get(HEAD..HEAD + 4 * want).ok_or_else(|| {
             Error::invalid(format!("the buffer of {} bytes is too small for {dim} numbers; stores of larger dimension are queried by write and read", input.len()))
@@ -89,7 +100,10 @@ impl Tree {
         let k = if k == 0 { defaults.k.unwrap_or(crate::session::DEFAULT_K) } else { k as usize };
         let room = input.len().saturating_sub(HEAD) / 12;
         if k > room {
-            return Err(Error::invalid(format!("the buffer of {} bytes has room for {room} hits, not for {k}", input.len())));
+            return Err(Error::invalid(format!(
+                "the buffer of {} bytes has room for {room} hits, not for {k}",
+                input.len()
+            )));
         }
         let answer = QUERY.with_borrow_mut(|query| {
             query.clear();
@@ -100,7 +114,9 @@ impl Tree {
                 ef: if ef == 0 { defaults.ef } else { Some(ef as usize) },
                 filter: defaults.filter.as_deref(),
                 exact: flags & 1 != 0 || defaults.exact,
-                deadline: defaults.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
+                deadline: defaults
+                    .timeout_ms
+                    .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
                 threads: 1,
             })?;
             answers.into_iter().next().ok_or_else(|| Error::invalid("no answer"))

@@ -42,12 +42,19 @@ pub fn text(path: &Path, snap: &Snap) -> String {
         }
         match find_parent(&child_path, &child) {
             Some(parent) => {
-                state = if matches_parent(&parent.bytes, &child.parent_hash) { "verified" } else { "MISMATCH" };
+                state =
+                    if matches_parent(&parent.bytes, &child.parent_hash) { "verified" } else { "MISMATCH" };
                 child = parent.identity;
                 child_path = parent.path;
             }
             None => {
-                lines.push(line(child.lineage_depth.saturating_sub(1), &child.parent_id, "-", "-", "missing"));
+                lines.push(line(
+                    child.lineage_depth.saturating_sub(1),
+                    &child.parent_id,
+                    "-",
+                    "-",
+                    "missing",
+                ));
                 break;
             }
         }
@@ -81,7 +88,8 @@ fn find_parent(child: &Path, identity: &FileIdentity) -> Option<Ancestor> {
     paths.sort();
     paths.into_iter().find_map(|path| {
         let ancestor = open(path)?;
-        (ancestor.identity.file_id == identity.parent_id && ancestor.identity.file_id != identity.file_id).then_some(ancestor)
+        (ancestor.identity.file_id == identity.parent_id && ancestor.identity.file_id != identity.file_id)
+            .then_some(ancestor)
     })
 }
 

@@ -53,10 +53,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Side::Parent(_) => {
             drop(writer);
             let mut word = String::new();
-            reader.read_to_string(&mut word).map_err(|error| Failure::new(format!("waiting for the daemon: {error}")))?;
+            reader
+                .read_to_string(&mut word)
+                .map_err(|error| Failure::new(format!("waiting for the daemon: {error}")))?;
             match word.strip_prefix("ready") {
                 Some(_) => Ok(()),
-                None if word.is_empty() => Err(Failure::new("the daemon ended before the mount was ready; try --foreground")),
+                None if word.is_empty() => {
+                    Err(Failure::new("the daemon ended before the mount was ready; try --foreground"))
+                }
                 None => Err(Failure(word)),
             }
         }
@@ -102,12 +106,17 @@ struct Plan {
 impl Plan {
     fn new(arguments: &Arguments, words: Words) -> Result<Self, Failure> {
         let kind = kind_of(&arguments.source).map_err(Failure)?;
-        let absolute = |path: &Path| path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display())));
+        let absolute = |path: &Path| {
+            path.canonicalize().map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+        };
         let source = absolute(&arguments.source)?;
         heal(&arguments.mountpoint)?;
         let mountpoint = absolute(&arguments.mountpoint)?;
         if !mountpoint.is_dir() {
-            return Err(Failure::new(format!("{}: not a directory; the mountpoint must be one", mountpoint.display())));
+            return Err(Failure::new(format!(
+                "{}: not a directory; the mountpoint must be one",
+                mountpoint.display()
+            )));
         }
         // The daemon would have to read its own mount, and wait for itself.
         if source.starts_with(&mountpoint) {
@@ -132,9 +141,11 @@ impl Plan {
 
     fn source(&self) -> Result<Source, Failure> {
         match self.kind {
-            SourceKind::File => StoreDir::open(StoreId(0), &self.source, self.mountpoint.clone(), self.settings.clone())
-                .map(Source::File)
-                .map_err(|error| Failure::new(error.to_string())),
+            SourceKind::File => {
+                StoreDir::open(StoreId(0), &self.source, self.mountpoint.clone(), self.settings.clone())
+                    .map(Source::File)
+                    .map_err(|error| Failure::new(error.to_string()))
+            }
             SourceKind::Directory => Directory::open(&self.source, self.settings.clone())
                 .map(|directory| Source::Directory(Box::new(directory)))
                 .map_err(|error| Failure::new(format!("{}: {error}", self.source.display()))),
@@ -146,9 +157,11 @@ impl Plan {
         sys::block_ending_signals();
         let tree = Tree::new(self.source()?, self.settings.clone());
         let adapter = Adapter::new(tree.clone(), self.passthrough);
-        let mut session = Session::new(adapter, &self.mountpoint, &self.config).map_err(|error| self.explain(&error))?;
+        let mut session =
+            Session::new(adapter, &self.mountpoint, &self.config).map_err(|error| self.explain(&error))?;
         tree.connect(Box::new(Kernel(session.notifier())));
-        let _watch = watch::start(&tree).map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
+        let _watch =
+            watch::start(&tree).map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
         let mut unmounter = session.unmount_callable();
         let mountpoint = self.mountpoint.clone();
         let pool = tree.pool.clone();
@@ -180,9 +193,9 @@ impl Plan {
             std::io::ErrorKind::PermissionDenied => Failure::new(format!(
                 "{at}: not allowed to mount ({error}); /dev/fuse must be readable, and --allow-other needs user_allow_other in /etc/fuse.conf unless you are root"
             )),
-            std::io::ErrorKind::NotFound => {
-                Failure::new(format!("{at}: cannot mount ({error}); is the fuse module loaded (modprobe fuse) and fusermount3 installed?"))
-            }
+            std::io::ErrorKind::NotFound => Failure::new(format!(
+                "{at}: cannot mount ({error}); is the fuse module loaded (modprobe fuse) and fusermount3 installed?"
+            )),
             _ => Failure::new(format!("{at}: cannot mount: {error}")),
         }
     }
@@ -227,18 +240,21 @@ fn config(arguments: &Arguments, words: &Words, source: &Path) -> Config {
 
 /// Takes away what a killed daemon left: a mountpoint where everything fails with ENOTCONN.
 fn heal(mountpoint: &Path) -> Result<(), Failure> {
-    let error = match std::fs::metadata(mountpoint) {
+    // Not by stat, which the kernel may answer from what it remembers of the dead mount.
+    let error = match sys::filesystem(mountpoint) {
         Ok(_) => return Ok(()),
         Err(error) => error,
     };
     if error.raw_os_error() != Some(libc::ENOTCONN) {
         return Err(Failure::new(match error.kind() {
-            std::io::ErrorKind::NotFound => format!("{}: no such directory; make it first (mkdir)", mountpoint.display()),
+            std::io::ErrorKind::NotFound => {
+                format!("{}: no such directory; make it first (mkdir)", mountpoint.display())
+            }
             _ => format!("{}: {error}", mountpoint.display()),
         }));
     }
     detach(mountpoint);
-    match std::fs::metadata(mountpoint) {
+    match sys::filesystem(mountpoint) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::new(format!(
             "{}: left behind by a daemon that was killed, and cannot be taken away ({error}); run umount -l on it",
@@ -253,7 +269,15 @@ fn detach(mountpoint: &Path) {
     }
     // Only root may; everybody else asks the setuid helper.
     for helper in ["fusermount3", "fusermount"] {
-        if Command::new(helper).arg("-u").arg("-z").arg("-q").arg("--").arg(mountpoint).status().is_ok_and(|status| status.success()) {
+        if Command::new(helper)
+            .arg("-u")
+            .arg("-z")
+            .arg("-q")
+            .arg("--")
+            .arg(mountpoint)
+            .status()
+            .is_ok_and(|status| status.success())
+        {
             return;
         }
     }
@@ -264,20 +288,29 @@ fn start_log(arguments: &Arguments, foreground: bool) -> Result<(), Failure> {
     use tracing_subscriber::fmt::writer::BoxMakeWriter;
     let (writer, terminal) = match &arguments.log_file {
         Some(path) => {
-            let file = File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map_err(|error| Failure::new(format!("{}: cannot log there: {error}", path.display())))?;
+            let file =
+                File::options().create(true).append(true).open(path).map_err(|error| {
+                    Failure::new(format!("{}: cannot log there: {error}", path.display()))
+                })?;
             (BoxMakeWriter::new(Arc::new(file)), false)
         }
-        None if foreground => (BoxMakeWriter::new(std::io::stderr), std::io::IsTerminal::is_terminal(&std::io::stderr())),
+        None if foreground => {
+            (BoxMakeWriter::new(std::io::stderr), std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        }
         None => return Ok(()),
     };
     let filter = EnvFilter::try_from_env("RVF_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour).with_target(false);
-    if arguments.log_format == "json" { builder.json().init() } else { builder.init() }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(colour)
+        .with_target(false);
+    if arguments.log_format == "json" {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
     std::panic::set_hook(Box::new(|info| tracing::error!("panic: {info}")));
     Ok(())
 }

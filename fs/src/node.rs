@@ -37,12 +37,8 @@ pub enum SegmentFile {
 
 impl SegmentFile {
     /// All of them, with their names, in listing order.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Header, "header"),
-        (Self::Info, "info.json"),
-        (Self::Payload, "payload"),
-        (Self::Raw, "raw"),
-    ];
+    pub const ALL: [(Self, &'static str); 4] =
+        [(Self::Header, "header"), (Self::Info, "info.json"), (Self::Payload, "payload"), (Self::Raw, "raw")];
 }
 
 /// The files of a query session.

@@ -93,7 +93,9 @@ pub fn words(lists: &[String]) -> Result<Words, String> {
     for word in lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|word| !word.is_empty()) {
         let (key, value) = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value)));
         let number = |value: Option<&str>| {
-            value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("-o {word}: {key} takes a number"))
+            value
+                .and_then(|value| value.parse().ok())
+                .ok_or_else(|| format!("-o {word}: {key} takes a number"))
         };
         match key {
             "ro" => out.read_only = Some(true),
@@ -115,9 +117,10 @@ pub fn words(lists: &[String]) -> Result<Words, String> {
             "uid" => out.uid = Some(number(value)?),
             "gid" => out.gid = Some(number(value)?),
             // What fstab and mount(8) say to themselves.
-            "defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "owner" | "group" | "nofail" | "_netdev" | "sync"
-            | "async" | "dirsync" | "diratime" | "nodiratime" | "norelatime" | "lazytime" | "nolazytime" | "comment"
-            | "silent" | "loud" | "iversion" | "noiversion" | "mand" | "nomand" => {}
+            "defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "owner" | "group" | "nofail"
+            | "_netdev" | "sync" | "async" | "dirsync" | "diratime" | "nodiratime" | "norelatime"
+            | "lazytime" | "nolazytime" | "comment" | "silent" | "loud" | "iversion" | "noiversion"
+            | "mand" | "nomand" => {}
             _ if key.starts_with("x-") || key.starts_with("X-") => {}
             _ => {
                 return Err(format!(
@@ -143,7 +146,10 @@ mod tests {
     fn words_as_mount_passes_them() {
         let list = |text: &str| words(&[text.to_owned()]);
         assert_eq!(list(""), Ok(Words::default()));
-        assert_eq!(list("rw,nofail,x-systemd.automount,defaults"), Ok(Words { read_only: Some(false), ..Words::default() }));
+        assert_eq!(
+            list("rw,nofail,x-systemd.automount,defaults"),
+            Ok(Words { read_only: Some(false), ..Words::default() })
+        );
         let got = list("ro,allow_other,dev,suid,noexec,uid=5,gid=6,fsname=a b").expect("good options");
         assert_eq!(
             got,

@@ -34,7 +34,8 @@ pub fn segment_type(kind: ProgramKind) -> SegType {
 /// The name of an image in its directory: place in the file, what it is for where the header says so, and suffix.
 #[must_use]
 pub fn program_name(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
-    let suffix = ProgramKind::ALL.iter().find(|(at, _, _)| *at == kind).map_or("bin", |(_, _, suffix)| suffix);
+    let suffix =
+        ProgramKind::ALL.iter().find(|(at, _, _)| *at == kind).map_or("bin", |(_, _, suffix)| suffix);
     let payload = part.segment().map_or(&[][..], |segment| segment.payload_of(snap.view.bytes()));
     let what = match kind {
         ProgramKind::Kernel => Kernel::parse(payload).ok().map(|kernel| kernel.header.kind_name().to_owned()),
@@ -98,7 +99,10 @@ pub fn info(object: &mut Map<String, Value>, segment: &Segment, payload: &[u8]) 
             set("integrity", kernel.integrity().word().into());
             set("cmdline", String::from_utf8_lossy(kernel.cmdline).into_owned().into());
             if let Some(binding) = &kernel.binding {
-                set("binding", json!({"version": binding.version, "manifest_root_hash": hex(&binding.manifest_root_hash)}));
+                set(
+                    "binding",
+                    json!({"version": binding.version, "manifest_root_hash": hex(&binding.manifest_root_hash)}),
+                );
             }
         }
         SegType::EBPF => {

@@ -28,14 +28,10 @@ pub fn header_text(dir: &StoreDir, snap: &Snap, part: &Part) -> String {
     let names = flags::names(header.flags.get());
     let mut hash = String::new();
     json::hex(&mut hash, &header.content_hash);
-    let listed = snap
-        .view
-        .opened()
-        .manifest
-        .as_ref()
-        .is_some_and(|located| {
-            located.segment.offset == segment.offset || located.manifest.directory.iter().any(|entry| entry.offset == segment.offset)
-        });
+    let listed = snap.view.opened().manifest.as_ref().is_some_and(|located| {
+        located.segment.offset == segment.offset
+            || located.manifest.directory.iter().any(|entry| entry.offset == segment.offset)
+    });
     let lines: [(&str, String); 19] = [
         ("type", segment.kind().dir_name()),
         ("type_code", format!("{:#04x}", header.seg_type)),

@@ -61,14 +61,18 @@ impl Defaults {
     /// # Errors
     /// [`Error::Invalid`] with the values that would do.
     pub fn set(&mut self, setting: Setting, written: &[u8]) -> Result<(), Error> {
-        let text = std::str::from_utf8(written).map_err(|_| Error::invalid("the value is not UTF-8 text"))?.trim();
+        let text =
+            std::str::from_utf8(written).map_err(|_| Error::invalid("the value is not UTF-8 text"))?.trim();
         let number = |name: &str, least: u64| -> Result<Option<u64>, Error> {
             if text.is_empty() {
                 return Ok(None);
             }
             let value = text.parse::<u64>().ok().filter(|value| *value >= least);
             value.map(Some).ok_or_else(|| {
-                Error::invalid(format!("{name} is a whole number of at least {least}, or empty for the default, not '{}'", short(text)))
+                Error::invalid(format!(
+                    "{name} is a whole number of at least {least}, or empty for the default, not '{}'",
+                    short(text)
+                ))
             })
         };
         let size = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
@@ -78,7 +82,8 @@ impl Defaults {
             Setting::TimeoutMs => self.timeout_ms = number("timeout_ms", 1)?,
             Setting::Filter => {
                 if !text.is_empty() {
-                    rvf_index::filter::parse(text).map_err(|error| Error::invalid(format!("filter: {error}")))?;
+                    rvf_index::filter::parse(text)
+                        .map_err(|error| Error::invalid(format!("filter: {error}")))?;
                 }
                 self.filter = (!text.is_empty()).then(|| text.into());
             }
@@ -236,7 +241,9 @@ impl Sessions {
         }
         let mut private = self.private.write();
         if private.len() >= MAX_SESSIONS {
-            return Err(Error::TooLarge { what: format!("{MAX_SESSIONS} sessions exist already; remove some (rmdir query/NAME)") });
+            return Err(Error::TooLarge {
+                what: format!("{MAX_SESSIONS} sessions exist already; remove some (rmdir query/NAME)"),
+            });
         }
         let id = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
         let session = Arc::new(Session::new(id, name.to_owned()));
@@ -272,7 +279,10 @@ impl Work {
         let dim = snap.view.dimension();
         let mut request = request::parse(bytes, dim)?;
         for id in &request.by_id {
-            let row = snap.view.find(*id).ok_or_else(|| Error::invalid(format!("there is no vector with id {id}")))?;
+            let row = snap
+                .view
+                .find(*id)
+                .ok_or_else(|| Error::invalid(format!("there is no vector with id {id}")))?;
             let (numbers, _) = snap.view.vector(row).as_chunks::<4>();
             request.vectors.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         }
@@ -372,7 +382,13 @@ impl Outcome {
             let wanted = wanted?;
             let fields = self.snap.view.fields(id).unwrap_or_default();
             let keep = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
-            Some(fields.into_iter().filter(|(name, _)| keep(name)).map(|(name, value)| (name, shown(value))).collect())
+            Some(
+                fields
+                    .into_iter()
+                    .filter(|(name, _)| keep(name))
+                    .map(|(name, value)| (name, shown(value)))
+                    .collect(),
+            )
         };
         render::json(&self.views(), fields, out);
     }

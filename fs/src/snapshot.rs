@@ -109,7 +109,9 @@ impl Snap {
             let page = opened.layout.root_page.clone();
             let mut list = Vec::with_capacity(opened.layout.entries.len() + 1);
             let entries = opened.layout.entries.iter().map(|entry| match entry {
-                Entry::Segment(segment) => (PartKind::Segment(Box::new(segment.clone())), segment.raw.clone()),
+                Entry::Segment(segment) => {
+                    (PartKind::Segment(Box::new(segment.clone())), segment.raw.clone())
+                }
                 Entry::Gap(range) => (PartKind::Gap, range.clone()),
             });
             let pages = page.into_iter().map(|range| (PartKind::RootPage, range));
@@ -148,13 +150,17 @@ impl Snap {
     #[must_use]
     pub fn slice(&self, range: &Range<u64>) -> &[u8] {
         let bytes: &[u8] = self.view.bytes();
-        let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else { return &[] };
+        let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else {
+            return &[];
+        };
         bytes.get(start..end.min(bytes.len())).unwrap_or(&[])
     }
 
     /// Entries whose type is one of these.
     pub fn of_types<'a>(&'a self, types: &'a [SegType]) -> impl Iterator<Item = &'a Part> {
-        self.list().iter().filter(|part| part.segment().is_some_and(|segment| types.contains(&segment.kind())))
+        self.list()
+            .iter()
+            .filter(|part| part.segment().is_some_and(|segment| types.contains(&segment.kind())))
     }
 
     /// Bytes of one row of `vectors.npy`.
@@ -293,7 +299,8 @@ fn fingerprint(bytes: &[u8], raw: &Range<u64>, kind: &PartKind) -> u64 {
         PartKind::Segment(_) => 64,
         PartKind::Gap | PartKind::RootPage => 4096,
     };
-    let end = start.saturating_add(head_len).min(usize::try_from(raw.end).unwrap_or(usize::MAX)).min(bytes.len());
+    let end =
+        start.saturating_add(head_len).min(usize::try_from(raw.end).unwrap_or(usize::MAX)).min(bytes.len());
     let mut hasher = BuildHasherDefault::<DefaultHasher>::default().build_hasher();
     hasher.write_u64(raw.start);
     hasher.write_u64(raw.end);

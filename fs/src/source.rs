@@ -87,9 +87,12 @@ impl Source {
     pub fn open_stores(&self) -> Vec<Arc<StoreDir>> {
         match self {
             Self::File(dir) => vec![dir.clone()],
-            Self::Directory(directory) => {
-                directory.slots.read().values().filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned()).collect()
-            }
+            Self::Directory(directory) => directory
+                .slots
+                .read()
+                .values()
+                .filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned())
+                .collect(),
         }
     }
 }
@@ -164,11 +167,14 @@ impl Directory {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.path)?
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| has_store_extension(path) && std::fs::metadata(path).is_ok_and(|meta| meta.is_file()))
+            .filter(|path| {
+                has_store_extension(path) && std::fs::metadata(path).is_ok_and(|meta| meta.is_file())
+            })
             .collect();
         paths.sort();
         for path in paths {
-            let (Some(stem), Some(full)) = (path.file_stem().and_then(|s| s.to_str()), path.file_name().and_then(|s| s.to_str()))
+            let (Some(stem), Some(full)) =
+                (path.file_stem().and_then(|s| s.to_str()), path.file_name().and_then(|s| s.to_str()))
             else {
                 tracing::warn!(path = %path.display(), "left out: its name is not UTF-8");
                 continue;
@@ -188,7 +194,10 @@ impl Directory {
         for (name, path) in found {
             if !slots.contains_key(&name) {
                 let id = StoreId(self.next.fetch_add(1, Ordering::Relaxed));
-                slots.insert(name.clone(), Arc::new(Slot { id, name: name.clone(), path, state: Mutex::new(None) }));
+                slots.insert(
+                    name.clone(),
+                    Arc::new(Slot { id, name: name.clone(), path, state: Mutex::new(None) }),
+                );
                 changed.push(name);
             }
         }

@@ -84,7 +84,10 @@ pub struct StoreDir {
 
 impl std::fmt::Debug for StoreDir {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoreDir").field("id", &self.id).field("path", &self.store.path()).finish_non_exhaustive()
+        f.debug_struct("StoreDir")
+            .field("id", &self.id)
+            .field("path", &self.store.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +107,12 @@ impl StoreDir {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn open(id: StoreId, path: &Path, shown_as: PathBuf, settings: Arc<Settings>) -> Result<Arc<Self>, Error> {
+    pub fn open(
+        id: StoreId,
+        path: &Path,
+        shown_as: PathBuf,
+        settings: Arc<Settings>,
+    ) -> Result<Arc<Self>, Error> {
         let options = OpenOptions {
             access: if settings.read_only { Access::ReadOnly } else { Access::ReadWrite },
             mmap: settings.mmap,
@@ -171,7 +179,8 @@ impl StoreDir {
 
     fn happened(&self, event: &Event) {
         self.publish();
-        let detail: Vec<(&str, &str)> = event.detail.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let detail: Vec<(&str, &str)> =
+            event.detail.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         self.events.push(event.kind, event.epoch, &detail);
         tracing::info!(path = %self.store.path().display(), kind = event.kind, epoch = event.epoch, "store changed");
         if let Some(listener) = &*self.listener.read() {

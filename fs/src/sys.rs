@@ -38,10 +38,10 @@ pub fn filesystem(path: &Path) -> io::Result<FsNumbers> {
     // SAFETY: zeroed is a valid statvfs, and the call succeeded.
     let numbers = unsafe { numbers.assume_init() };
     Ok(FsNumbers {
-        block: u64::from(numbers.f_frsize),
-        blocks: u64::from(numbers.f_blocks),
-        free: u64::from(numbers.f_bfree),
-        available: u64::from(numbers.f_bavail),
+        block: numbers.f_frsize,
+        blocks: numbers.f_blocks,
+        free: numbers.f_bfree,
+        available: numbers.f_bavail,
     })
 }
 

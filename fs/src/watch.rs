@@ -113,7 +113,9 @@ fn look(tree: &Tree, paths: Option<&[PathBuf]>) {
         match directory.rescan() {
             Ok(changed) if !changed.is_empty() => tree.directory_changed(&changed),
             Ok(_) => {}
-            Err(error) => tracing::warn!(path = %directory.path.display(), %error, "cannot list the directory"),
+            Err(error) => {
+                tracing::warn!(path = %directory.path.display(), %error, "cannot list the directory")
+            }
         }
     }
     for dir in tree.source.open_stores() {
@@ -134,7 +136,9 @@ fn verify(tree: &Tree) {
         }
         match dir.store.verify_vectors() {
             Ok(true) => tracing::info!(path = %dir.store.path().display(), "all vectors verified"),
-            Ok(false) => tracing::warn!(path = %dir.store.path().display(), "damaged vectors are left out; see status"),
+            Ok(false) => {
+                tracing::warn!(path = %dir.store.path().display(), "damaged vectors are left out; see status")
+            }
             Err(error) => tracing::warn!(path = %dir.store.path().display(), %error, "cannot verify"),
         }
         dir.look_again();

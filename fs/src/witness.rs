@@ -18,9 +18,17 @@ pub fn log(snap: &Snap) -> String {
         match witness::decode(segment.payload_of(bytes)) {
             witness::Payload::Chain(entries) => {
                 for entry in entries {
-                    let _ = write!(out, "{{\"segment\": {}, \"offset\": {at}, \"kind\": \"chain\", \"type\": ", part.key.entry + 1);
+                    let _ = write!(
+                        out,
+                        "{{\"segment\": {}, \"offset\": {at}, \"kind\": \"chain\", \"type\": ",
+                        part.key.entry + 1
+                    );
                     json::string(&mut out, entry.kind_name());
-                    let _ = write!(out, ", \"type_code\": {}, \"timestamp_ns\": {}", entry.kind, entry.timestamp_ns);
+                    let _ = write!(
+                        out,
+                        ", \"type_code\": {}, \"timestamp_ns\": {}",
+                        entry.kind, entry.timestamp_ns
+                    );
                     hash(&mut out, "action_hash", &entry.action_hash);
                     hash(&mut out, "prev_hash", &entry.prev_hash);
                     out.push_str("}\n");
@@ -45,14 +53,22 @@ pub fn log(snap: &Snap) -> String {
                 }
             }
             witness::Payload::Legacy { kind, timestamp_ns, action, prev_hash } => {
-                let _ = write!(out, "{{\"segment\": {}, \"offset\": {at}, \"kind\": \"legacy\", \"type_code\": {kind}", part.key.entry + 1);
+                let _ = write!(
+                    out,
+                    "{{\"segment\": {}, \"offset\": {at}, \"kind\": \"legacy\", \"type_code\": {kind}",
+                    part.key.entry + 1
+                );
                 let _ = write!(out, ", \"timestamp_ns\": {timestamp_ns}, \"action\": ");
                 json::string(&mut out, &String::from_utf8_lossy(&action));
                 hash(&mut out, "prev_hash", &prev_hash);
                 out.push_str("}\n");
             }
             witness::Payload::Unrecognized => {
-                let _ = writeln!(out, "{{\"segment\": {}, \"offset\": {at}, \"kind\": \"unrecognized\"}}", part.key.entry + 1);
+                let _ = writeln!(
+                    out,
+                    "{{\"segment\": {}, \"offset\": {at}, \"kind\": \"unrecognized\"}}",
+                    part.key.entry + 1
+                );
             }
         }
     }
@@ -79,10 +95,15 @@ pub fn head(snap: &Snap) -> String {
 pub fn verdict(snap: &Snap) -> String {
     let report = witness::verify(snap.view.bytes(), &snap.view.opened().layout);
     match report.status {
-        witness::Status::Valid => format!("ok: {} entries in {} segments\n", report.total_entries, report.segments.len()),
+        witness::Status::Valid => {
+            format!("ok: {} entries in {} segments\n", report.total_entries, report.segments.len())
+        }
         witness::Status::NoWitnesses => "ok: no witness entries\n".into(),
         witness::Status::LegacyUnverifiable => {
-            format!("unverifiable: {} records of an old runtime have no chain to check\n", report.legacy_segments)
+            format!(
+                "unverifiable: {} records of an old runtime have no chain to check\n",
+                report.legacy_segments
+            )
         }
         witness::Status::Invalid => {
             let failed = report.segments.iter().find(|segment| segment.error.is_some());
@@ -93,7 +114,10 @@ pub fn verdict(snap: &Snap) -> String {
                     segment.offset,
                     segment.error.as_deref().unwrap_or("does not hold")
                 ),
-                None => format!("INVALID: {}\n", report.chain_breaks.first().map_or("the chain does not hold", String::as_str)),
+                None => format!(
+                    "INVALID: {}\n",
+                    report.chain_breaks.first().map_or("the chain does not hold", String::as_str)
+                ),
             }
         }
     }

@@ -44,11 +44,19 @@ impl Tree {
             }
             Item::Top => of_store(&dir.snap(), "store"),
             Item::Whole(no) => dir.snap_of(no).map(|snap| of_store(&snap, "file")).unwrap_or_default(),
-            Item::VectorsNpy(no) => dir.snap_of(no).map(|snap| of_store(&snap, "vectors")).unwrap_or_default(),
+            Item::VectorsNpy(no) => {
+                dir.snap_of(no).map(|snap| of_store(&snap, "vectors")).unwrap_or_default()
+            }
             Item::IdsNpy(no) => dir.snap_of(no).map(|snap| of_store(&snap, "ids")).unwrap_or_default(),
-            Item::MetadataJsonl(no) => dir.snap_of(no).map(|snap| of_store(&snap, "metadata")).unwrap_or_default(),
-            Item::Vector(vector) => vec![("user.rvf.type", "vector".into()), ("user.rvf.id", vector.to_string())],
-            Item::MetadataJson(vector) => vec![("user.rvf.type", "record".into()), ("user.rvf.id", vector.to_string())],
+            Item::MetadataJsonl(no) => {
+                dir.snap_of(no).map(|snap| of_store(&snap, "metadata")).unwrap_or_default()
+            }
+            Item::Vector(vector) => {
+                vec![("user.rvf.type", "vector".into()), ("user.rvf.id", vector.to_string())]
+            }
+            Item::MetadataJson(vector) => {
+                vec![("user.rvf.type", "record".into()), ("user.rvf.id", vector.to_string())]
+            }
             _ => Vec::new(),
         })
     }

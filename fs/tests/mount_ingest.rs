@@ -12,8 +12,12 @@ fn every_form_is_taken() {
     need_fuse!();
     let m = Mounted::new(3);
     m.write("ingest/a.npy", npy(&[[5.0; DIM], [6.0; DIM]])).expect("npy");
-    assert_eq!(m.read("ingest/a.npy"), "name: a.npy\nbytes: 160\naccepted: 2\nrejected: 0\nepoch: 2\nids: 21-22\n");
-    m.write("ingest/b.jsonl", "{\"id\": 100, \"vector\": [1,2,3,4], \"metadata\": {\"name\": \"x\"}}\n").expect("jsonl");
+    assert_eq!(
+        m.read("ingest/a.npy"),
+        "name: a.npy\nbytes: 160\naccepted: 2\nrejected: 0\nepoch: 2\nids: 21-22\n"
+    );
+    m.write("ingest/b.jsonl", "{\"id\": 100, \"vector\": [1,2,3,4], \"metadata\": {\"name\": \"x\"}}\n")
+        .expect("jsonl");
     m.write("ingest/c.json", "[{\"id\": 101, \"vector\": [1,2,3,4]}]").expect("json");
     m.write("ingest/d.csv", "id,v0,v1,v2,v3,name\n102,1,2,3,4,y\n").expect("csv");
     let mut fvecs = 4_i32.to_le_bytes().to_vec();
@@ -50,13 +54,21 @@ fn a_bad_file_is_refused_whole_and_says_where() {
     let m = Mounted::new(3);
     let before = fs::read(&m.source).expect("the store");
     let table: [(&str, Vec<u8>, &str); 8] = [
-        ("a.jsonl", b"{\"id\": 1, \"vector\": [1,2,3,4]}\n{\"id\": 2, \"vector\": [1,2,3]}\n".to_vec(), "line 2"),
+        (
+            "a.jsonl",
+            b"{\"id\": 1, \"vector\": [1,2,3,4]}\n{\"id\": 2, \"vector\": [1,2,3]}\n".to_vec(),
+            "line 2",
+        ),
         ("a.csv", b"id,v0,v1,v2,v3\n1,1,2,3,4\n2,1,2,x,4\n".to_vec(), "line 3"),
         ("a.json", b"[{\"id\": 1, \"vector\": [1,2,3,1e99]}]".to_vec(), "component 3"),
         ("a.npy", rvf_fs::data::npy::write_header(rvf_fs::data::npy::Dtype::F32, &[1 << 40, DIM]), "a.npy: "),
         ("b.npy", b"no array".to_vec(), "not a NumPy file"),
         ("c.npy", npy(&[[1.0, 2.0, f32::NAN, 0.0]]), "component 2"),
-        ("d.jsonl", b"{\"id\": 1, \"vector\": [1,2,3,4]}\n{\"id\": 1, \"vector\": [1,2,3,4]}\n".to_vec(), "id 1"),
+        (
+            "d.jsonl",
+            b"{\"id\": 1, \"vector\": [1,2,3,4]}\n{\"id\": 1, \"vector\": [1,2,3,4]}\n".to_vec(),
+            "id 1",
+        ),
         ("e.fvecs", vec![4, 0, 0, 0, 1], "e.fvecs: "),
     ];
     for (name, data, place) in table {
@@ -85,7 +97,11 @@ fn temporary_names_wait_for_their_real_one() {
         let vectors = m.status("vectors");
         assert_eq!(m.bytes(&format!("ingest/{temporary}")), npy(&[[5.0; DIM]]), "it reads back");
         fs::rename(m.path(&format!("ingest/{temporary}")), m.path("ingest/a.npy")).expect("committed");
-        assert_eq!(m.status("vectors"), (vectors.parse::<u64>().expect("a number") + 1).to_string(), "{temporary}");
+        assert_eq!(
+            m.status("vectors"),
+            (vectors.parse::<u64>().expect("a number") + 1).to_string(),
+            "{temporary}"
+        );
         assert!(m.read("ingest/a.npy").starts_with("name: a.npy\n"));
     }
     m.write("ingest/.bad", "no array").expect("staged");
@@ -156,10 +172,16 @@ fn vectors_are_written_replaced_and_removed_by_id() {
     assert_eq!(errno(fs::read(m.path("vectors/7"))), libc::ENOENT);
     assert_eq!(errno(fs::remove_file(m.path("vectors/7"))), libc::ENOENT);
     assert_eq!(m.list("vectors"), ["0", "10", "20", "8"]);
-    for (name, data) in [("7", "1,2,3"), ("7", "1,2,3,4\n5,6,7,8\n"), ("7", "a b c d"), ("7", ""), ("0", "1,2,nan,4")] {
+    for (name, data) in
+        [("7", "1,2,3"), ("7", "1,2,3,4\n5,6,7,8\n"), ("7", "a b c d"), ("7", ""), ("0", "1,2,nan,4")]
+    {
         assert_eq!(errno(m.write(&format!("vectors/{name}"), data)), libc::EINVAL, "{data}");
     }
-    assert_eq!(m.read("vectors/0"), "+0.00000000e+00,+1.00000000e+00,+0.00000000e+00,+0.00000000e+00\n", "unchanged");
+    assert_eq!(
+        m.read("vectors/0"),
+        "+0.00000000e+00,+1.00000000e+00,+0.00000000e+00,+0.00000000e+00\n",
+        "unchanged"
+    );
     assert_eq!(m.list("vectors"), ["0", "10", "20", "8"]);
     for name in ["007", "x", "-1", "18446744073709551616"] {
         assert_eq!(errno(m.write(&format!("vectors/{name}"), "1,2,3,4")), libc::EINVAL, "{name}");
@@ -277,7 +299,10 @@ fn modes_let_owners_write_where_writing_works() {
     need_fuse!();
     let m = Mounted::new(3);
     let mode = |name: &str| fs::metadata(m.path(name)).expect("attributes").mode() & 0o7777;
-    assert_eq!((mode("status"), mode("vectors/0"), mode("query/in"), mode("query/k")), (0o444, 0o644, 0o666, 0o644));
+    assert_eq!(
+        (mode("status"), mode("vectors/0"), mode("query/in"), mode("query/k")),
+        (0o444, 0o644, 0o666, 0o644)
+    );
     assert_eq!((mode("ingest"), mode("segments")), (0o755, 0o555));
 }
 
@@ -314,7 +339,9 @@ fn a_store_locked_by_another_writer_is_busy() {
     let host = fs::read_to_string("/etc/hostname").unwrap_or_default();
     let host = std::env::var("HOSTNAME").unwrap_or(host.trim().to_owned());
     lock[8..8 + host.len().min(62)].copy_from_slice(&host.as_bytes()[..host.len().min(62)]);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos()
+            as u64;
     lock[0x48..0x50].copy_from_slice(&now.to_le_bytes());
     lock[0x60..0x64].copy_from_slice(&1_u32.to_le_bytes());
     let path = m.source.with_file_name("store.rvf.lock");

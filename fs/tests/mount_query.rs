@@ -32,7 +32,8 @@ fn every_form_of_a_request_gives_the_same_answer() {
         b"{\"vectors\": [[2, 1, 0, 0]], \"exact\": true, \"k\": 3}".to_vec(),
     ];
     for form in forms {
-        m.write("query/in", &form).unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(&form)));
+        m.write("query/in", &form)
+            .unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(&form)));
         assert_eq!(m.read("query/out"), NEAR_2, "{}", String::from_utf8_lossy(&form));
         assert_eq!(m.read("query/error"), "");
     }
@@ -44,7 +45,15 @@ fn a_shell_needs_no_wait_and_sees_errors() {
     let m = Mounted::new(50);
     assert!(m.sh_ok("echo '2,1,0,0' > query/in && cat query/out").starts_with("20\t0.0\n"));
     assert!(m.sh_ok("cat vectors/20 > query/in && cat query/out").starts_with("20\t0.0\n"));
-    for wrong in ["2,1,0", "2,1,0,0,0", "nan,1,0,0", "inf 1 0 0", "{\"vector\": [1,2,3]}", "{\"k\": 3}", "one two three four"] {
+    for wrong in [
+        "2,1,0",
+        "2,1,0,0,0",
+        "nan,1,0,0",
+        "inf 1 0 0",
+        "{\"vector\": [1,2,3]}",
+        "{\"k\": 3}",
+        "one two three four",
+    ] {
         let output = m.sh(&format!("echo '{wrong}' > query/in"));
         assert!(!output.status.success(), "{wrong}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("Invalid argument"), "{wrong}");
@@ -57,7 +66,9 @@ fn a_shell_needs_no_wait_and_sees_errors() {
 fn incomplete_requests_are_refused_at_close() {
     need_fuse!();
     let m = Mounted::new(50);
-    for wrong in [&b"{\"vector\": [1, 2"[..], b"1,2", &npy(&[[1.0; 4]])[..140], &raw([1.0; 4])[..10], b"\x93NUM"] {
+    for wrong in
+        [&b"{\"vector\": [1, 2"[..], b"1,2", &npy(&[[1.0; 4]])[..140], &raw([1.0; 4])[..10], b"\x93NUM"]
+    {
         assert_eq!(errno(m.write("query/in", wrong)), libc::EINVAL, "{wrong:?}");
     }
     // A header that promises more than there is.
@@ -76,7 +87,11 @@ fn several_queries_in_one_request() {
     let m = Mounted::new(50);
     m.write("query/k", "2").expect("a default");
     let want = "20\t0.0\n10\t1.0\n\n30\t0.0\n20\t1.0\n";
-    for form in [b"2,1,0,0\n3,1,0,0\n".to_vec(), b"[[2,1,0,0],[3,1,0,0]]".to_vec(), npy(&[[2., 1., 0., 0.], [3., 1., 0., 0.]])] {
+    for form in [
+        b"2,1,0,0\n3,1,0,0\n".to_vec(),
+        b"[[2,1,0,0],[3,1,0,0]]".to_vec(),
+        npy(&[[2., 1., 0., 0.], [3., 1., 0., 0.]]),
+    ] {
         m.write("query/in", form).expect("a request");
         assert_eq!(m.read("query/out"), want);
     }
@@ -198,7 +213,8 @@ fn many_clients_at_once_get_their_own_answers_while_data_comes_in() {
         for client in 0..64_u64 {
             let m = &m;
             scope.spawn(move || {
-                let file = fs::File::options().read(true).write(true).open(m.path("query/in")).expect("opens");
+                let file =
+                    fs::File::options().read(true).write(true).open(m.path("query/in")).expect("opens");
                 for i in 0..40 {
                     let at = (client * 31 + i * 7) % 2000;
                     file.write_at(&raw([at as f32, 1.0, 0.0, 0.0]), 0).expect("a request");
@@ -211,7 +227,15 @@ fn many_clients_at_once_get_their_own_answers_while_data_comes_in() {
         }
         scope.spawn(|| {
             for batch in 0..10_u64 {
-                let rows: String = (0..20).map(|i| format!("{{\"id\": {}, \"vector\": [-{},5,5,5]}}\n", 1_000_001 + batch * 20 + i, i + 1)).collect();
+                let rows: String = (0..20)
+                    .map(|i| {
+                        format!(
+                            "{{\"id\": {}, \"vector\": [-{},5,5,5]}}\n",
+                            1_000_001 + batch * 20 + i,
+                            i + 1
+                        )
+                    })
+                    .collect();
                 m.write(&format!("ingest/b{batch}.jsonl"), rows).expect("an ingest");
             }
         });
@@ -233,7 +257,9 @@ fn the_ioctl_answers_in_one_message() {
     let m = Mounted::new(50);
     let file = fs::File::options().read(true).write(true).open(m.path("query/in")).expect("opens");
     let mut buffer = vec![0_u8; rvf_fs::ioctl::buffer_size(DIM, 3)];
-    let head = |k: u32, dim: u32, version: u32| [version, k, 0, dim, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let head = |k: u32, dim: u32, version: u32| {
+        [version, k, 0, dim, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()
+    };
     let mut call = |head: Vec<u8>, vector: [f32; DIM]| -> Result<Vec<u8>, i32> {
         buffer.fill(0);
         buffer[..24].copy_from_slice(&head);
@@ -242,14 +268,25 @@ fn the_ioctl_answers_in_one_message() {
         #[expect(unsafe_code, reason = "ioctl")]
         // SAFETY: the number says the size of the buffer, which is writable for that long.
         let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::Ioctl::from(number), buffer.as_mut_ptr()) };
-        if result == 0 { Ok(buffer.clone()) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) }
+        if result == 0 {
+            Ok(buffer.clone())
+        } else {
+            Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+        }
     };
     let answer = call(head(3, 4, 1), [2.0, 1.0, 0.0, 0.0]).expect("an answer");
     assert_eq!(answer[0], 3);
-    let ids: Vec<u64> = answer[24..48].as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-    let distances: Vec<f32> = answer[48..60].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let ids: Vec<u64> =
+        answer[24..48].as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let distances: Vec<f32> =
+        answer[48..60].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     assert_eq!((ids, distances), (vec![20, 10, 30], vec![0.0, 1.0, 1.0]));
-    for (head, vector) in [(head(3, 5, 1), [0.0; 4]), (head(3, 4, 2), [0.0; 4]), (head(100, 4, 1), [0.0; 4]), (head(3, 4, 1), [f32::NAN; 4])] {
+    for (head, vector) in [
+        (head(3, 5, 1), [0.0; 4]),
+        (head(3, 4, 2), [0.0; 4]),
+        (head(100, 4, 1), [0.0; 4]),
+        (head(3, 4, 1), [f32::NAN; 4]),
+    ] {
         assert_eq!(call(head, vector), Err(libc::EINVAL));
         assert_ne!(m.read("query/error"), "");
     }
@@ -286,7 +323,13 @@ fn the_c_header_and_the_python_helper_work() {
         .expect("a program");
         let out = dir.path().join("ask");
         let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include");
-        run_ok("cc", ["-Wall", "-Wextra", "-Werror", "-std=c11", include, "-o"].map(std::ffi::OsStr::new).into_iter().chain([out.as_os_str(), program.as_os_str()]));
+        run_ok(
+            "cc",
+            ["-Wall", "-Wextra", "-Werror", "-std=c11", include, "-o"]
+                .map(std::ffi::OsStr::new)
+                .into_iter()
+                .chain([out.as_os_str(), program.as_os_str()]),
+        );
         assert_eq!(run_ok(out.to_str().expect("UTF-8"), [m.path("query/in")]), "20 0\n10 1\n30 1\n");
     }
     let numpy = std::process::Command::new("python3").args(["-c", "import numpy"]).output();

@@ -15,8 +15,24 @@ fn a_store_directory_has_what_it_promises() {
     assert_eq!(
         m.list(""),
         [
-            "README", "ctl", "error", "events", "file.rvf", "ids.npy", "ingest", "lineage", "metadata", "metadata.jsonl", "models",
-            "query", "segments", "status", "status.json", "vectors", "vectors.npy", "witness"
+            "README",
+            "ctl",
+            "error",
+            "events",
+            "file.rvf",
+            "ids.npy",
+            "ingest",
+            "lineage",
+            "metadata",
+            "metadata.jsonl",
+            "models",
+            "query",
+            "segments",
+            "status",
+            "status.json",
+            "vectors",
+            "vectors.npy",
+            "witness"
         ]
     );
     assert_eq!(m.bytes("file.rvf"), fs::read(&m.source).expect("the store"));
@@ -67,7 +83,8 @@ fn arrays_hold_the_live_vectors_in_file_order() {
     assert_eq!(ids, (0..20).map(|i| i * 10).collect::<Vec<u64>>());
     // At odd offsets and lengths too.
     let file = fs::File::open(m.path("vectors.npy")).expect("opens");
-    for (offset, len) in [(0_usize, 1), (127, 5), (129, 33), (140, 300), (npy.len() - 3, 100), (npy.len(), 1)] {
+    for (offset, len) in [(0_usize, 1), (127, 5), (129, 33), (140, 300), (npy.len() - 3, 100), (npy.len(), 1)]
+    {
         let mut buffer = vec![0; len];
         let got = file.read_at(&mut buffer, offset as u64).expect("reads");
         assert_eq!(buffer[..got], npy[offset..(offset + len).min(npy.len())], "{offset} {len}");
@@ -89,7 +106,10 @@ fn metadata_is_shown_by_id_and_in_one_file() {
     need_fuse!();
     let m = Mounted::new(4);
     assert_eq!(m.list("metadata"), ["0.json", "20.json"]);
-    assert_eq!(m.read("metadata/20.json"), "{\"good\": false, \"name\": \"n2\", \"score\": 1.0, \"year\": 2002}\n");
+    assert_eq!(
+        m.read("metadata/20.json"),
+        "{\"good\": false, \"name\": \"n2\", \"score\": 1.0, \"year\": 2002}\n"
+    );
     assert_eq!(
         m.read("metadata.jsonl"),
         "{\"id\": 0, \"good\": true, \"name\": \"n0\", \"score\": 0.0, \"year\": 2000}\n\
@@ -114,14 +134,18 @@ fn segments_give_the_file_back_byte_for_byte() {
         let payload = m.bytes(&format!("segments/{name}/payload"));
         let start = value("payload_offset");
         assert_eq!(payload, whole[start..start + value("payload_length")], "{name}");
-        let info: serde_json::Value = serde_json::from_str(&m.read(&format!("segments/{name}/info.json"))).expect("JSON");
+        let info: serde_json::Value =
+            serde_json::from_str(&m.read(&format!("segments/{name}/info.json"))).expect("JSON");
         assert_eq!(info["error"], serde_json::Value::Null, "{info}");
         assert!(name.ends_with(info["type"].as_str().expect("a type")), "{name}");
     }
     assert_eq!(m.list("segments")[1], "000002-vec");
     let info = m.read("segments/000002-vec/info.json");
     let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
-    assert_eq!((info["count"].to_string(), info["min_id"].to_string(), info["max_id"].to_string()), ("5".into(), "0".into(), "40".into()));
+    assert_eq!(
+        (info["count"].to_string(), info["min_id"].to_string(), info["max_id"].to_string()),
+        ("5".into(), "0".into(), "40".into())
+    );
 }
 
 #[test]
@@ -149,7 +173,8 @@ fn the_witness_chain_is_shown_and_verified() {
     let m = Mounted::new(5);
     m.write("vectors/77", "1,2,3,4\n").expect("a write");
     let log = m.read("witness/log.jsonl");
-    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["prev_hash"], "0".repeat(64));
     assert_eq!(m.read("witness/head").len(), 65);
@@ -226,7 +251,10 @@ fn views_cannot_be_written_and_say_why() {
     for name in ["status", "vectors.npy", "file.rvf", "segments/000002-vec/raw", "README", "query/out"] {
         assert_eq!(errno(m.write(name, "x")), libc::EPERM, "{name}");
     }
-    assert_eq!(m.read("error"), "this file is a view and cannot be written; drop data into ingest/, or write vectors/ID\n");
+    assert_eq!(
+        m.read("error"),
+        "this file is a view and cannot be written; drop data into ingest/, or write vectors/ID\n"
+    );
     assert_eq!(errno(m.write("new", "x")), libc::EPERM);
     assert_eq!(errno(fs::create_dir(m.path("dir"))), libc::EPERM);
     assert_eq!(errno(fs::remove_file(m.path("status"))), libc::EPERM);

@@ -1,5 +1,8 @@
 //! `mount.rvf`: what mount(8) runs for `mount -t rvf SOURCE MOUNTPOINT -o OPTIONS` and for fstab lines.
 //!
+//! It is built as `mount-rvf` and installed as `/sbin/mount.rvf`, where mount(8) looks for it (`install -m 755
+//! target/release/mount-rvf /sbin/mount.rvf`).
+//!
 //! It finds `rvf-mount` beside itself or in the usual places, hands the options over, and becomes it, so that its exit
 //! status is the mount's. Everything about the options themselves is decided there.
 
@@ -78,9 +81,32 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, S
 
 /// The options that `rvf-mount` knows; with `-s` only these are passed on.
 const KNOWN: [&str; 26] = [
-    "ro", "rw", "allow_other", "allow_root", "default_permissions", "auto_unmount", "exec", "noexec", "dev", "nodev", "suid",
-    "nosuid", "atime", "noatime", "relatime", "fsname", "subtype", "uid", "gid", "defaults", "nofail", "_netdev", "user",
-    "users", "sync", "async",
+    "ro",
+    "rw",
+    "allow_other",
+    "allow_root",
+    "default_permissions",
+    "auto_unmount",
+    "exec",
+    "noexec",
+    "dev",
+    "nodev",
+    "suid",
+    "nosuid",
+    "atime",
+    "noatime",
+    "relatime",
+    "fsname",
+    "subtype",
+    "uid",
+    "gid",
+    "defaults",
+    "nofail",
+    "_netdev",
+    "user",
+    "users",
+    "sync",
+    "async",
 ];
 
 /// The arguments for `rvf-mount`.
@@ -116,7 +142,8 @@ pub fn candidates(own: Option<&Path>, path: Option<&OsStr>) -> Vec<PathBuf> {
     let mut out: Vec<PathBuf> = Vec::new();
     let beside = own.and_then(Path::parent).map(Path::to_path_buf);
     let in_path = path.map(std::env::split_paths).into_iter().flatten().filter(|dir| dir.is_absolute());
-    let usual = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/bin"].map(PathBuf::from);
+    let usual =
+        ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/bin"].map(PathBuf::from);
     for dir in beside.into_iter().chain(in_path).chain(usual) {
         let candidate = dir.join("rvf-mount");
         if !out.contains(&candidate) {
@@ -137,7 +164,10 @@ mod tests {
     #[test]
     fn arguments_as_mount_gives_them() {
         let got = request(&["/a.rvf", "/mnt", "-o", "rw,nofail"]).expect("good");
-        assert_eq!((got.source.as_os_str(), got.mountpoint.as_os_str()), (OsStr::new("/a.rvf"), OsStr::new("/mnt")));
+        assert_eq!(
+            (got.source.as_os_str(), got.mountpoint.as_os_str()),
+            (OsStr::new("/a.rvf"), OsStr::new("/mnt"))
+        );
         assert_eq!(arguments(&got), ["-o", "rw,nofail", "--", "/a.rvf", "/mnt"].map(OsString::from));
         let got = request(&["-sv", "/a", "/b", "-oro,weird,x-y=1,uid=5"]).expect("good");
         assert!(got.sloppy && got.verbose && !got.fake);

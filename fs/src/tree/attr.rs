@@ -62,9 +62,14 @@ impl Tree {
         }
         match item {
             Item::Top => Ok(Facts(0, directory.changed(), 0o555, SHORT, NONE, TEXT_BLOCK)),
-            Item::Error(Place::Top) => {
-                Ok(Facts(error.to_string().len() as u64 + 1, directory.changed(), 0o444, NONE, NONE, TEXT_BLOCK))
-            }
+            Item::Error(Place::Top) => Ok(Facts(
+                error.to_string().len() as u64 + 1,
+                directory.changed(),
+                0o444,
+                NONE,
+                NONE,
+                TEXT_BLOCK,
+            )),
             _ => Err(Error::Stale),
         }
     }
@@ -75,10 +80,19 @@ impl Tree {
         let constant = |text: usize| Facts(text as u64, dir.since, 0o444, LONG, NONE, TEXT_BLOCK);
         let text = |len: usize, time| Facts(len as u64, time, 0o444, LONG, NONE, TEXT_BLOCK);
         Ok(match item {
-            Item::Top => Facts(0, now, 0o755, if matches!(self.source, Source::File(_)) { LONG } else { SHORT }, SHORT, TEXT_BLOCK),
+            Item::Top => Facts(
+                0,
+                now,
+                0o755,
+                if matches!(self.source, Source::File(_)) { LONG } else { SHORT },
+                SHORT,
+                TEXT_BLOCK,
+            ),
             Item::Vectors | Item::Metadata => Facts(0, now, 0o755, LONG, SHORT, TEXT_BLOCK),
             Item::Ingest => Facts(0, now, 0o755, LONG, NONE, TEXT_BLOCK),
-            Item::Segments | Item::Witness | Item::Models | Item::Programs(_) => Facts(0, now, 0o555, LONG, SHORT, TEXT_BLOCK),
+            Item::Segments | Item::Witness | Item::Models | Item::Programs(_) => {
+                Facts(0, now, 0o555, LONG, SHORT, TEXT_BLOCK)
+            }
             Item::Segment(key) => {
                 snap.part(key).ok_or(Error::Stale)?;
                 Facts(0, dir.part_time(&snap, key), 0o555, NONE, LONG, TEXT_BLOCK)
@@ -124,7 +138,9 @@ impl Tree {
             }
             Item::MetadataJson(id) => match snap.record(id) {
                 Some(record) => Facts(record.len() as u64, now, 0o644, SHORT, NONE, TEXT_BLOCK),
-                None => draft_facts(dir.drafts.named(Place::Metadata, &format!("{id}.json")).ok_or(Error::Stale)?.attr()),
+                None => draft_facts(
+                    dir.drafts.named(Place::Metadata, &format!("{id}.json")).ok_or(Error::Stale)?.attr(),
+                ),
             },
             Item::SegmentFile(key, file) => {
                 let part = snap.part(key).ok_or(Error::Stale)?;
@@ -137,8 +153,12 @@ impl Tree {
                 };
                 // Whether a segment is listed, and what of it is in use, changes with other segments.
                 match file {
-                    SegmentFile::Raw | SegmentFile::Payload => Facts(size, time, 0o444, LONG, LONG, DATA_BLOCK),
-                    SegmentFile::Header | SegmentFile::Info => Facts(size, time, 0o444, LONG, NONE, TEXT_BLOCK),
+                    SegmentFile::Raw | SegmentFile::Payload => {
+                        Facts(size, time, 0o444, LONG, LONG, DATA_BLOCK)
+                    }
+                    SegmentFile::Header | SegmentFile::Info => {
+                        Facts(size, time, 0o444, LONG, NONE, TEXT_BLOCK)
+                    }
                 }
             }
             Item::QueryFile(id, file) => {

@@ -41,7 +41,8 @@ impl Tree {
             if self.settings.read_only {
                 return Err(Error::ReadOnly);
             }
-            let error = Error::denied(format!("{name}: directories can only be made in query/ (a private session)"));
+            let error =
+                Error::denied(format!("{name}: directories can only be made in query/ (a private session)"));
             dir.refuse(place_of(item), "", &error);
             return Err(error);
         }
@@ -56,7 +57,9 @@ impl Tree {
     pub fn rmdir(&self, parent: u64, name: &str) -> Result<(), Error> {
         let parent = self.node(parent)?;
         match self.child(parent, name)? {
-            Node::In(id, Item::Query(session)) if session != SessionId(0) => self.store(id)?.sessions.remove(name),
+            Node::In(id, Item::Query(session)) if session != SessionId(0) => {
+                self.store(id)?.sessions.remove(name)
+            }
             node if !node.is_dir() => Err(Error::NotDirectory),
             _ if self.settings.read_only => Err(Error::ReadOnly),
             Node::Root => Err(Error::denied("the top directory stays")),
@@ -71,7 +74,12 @@ impl Tree {
     }
 
     /// Removes a name: a vector, a record's metadata, a dropped file or a receipt.
-    pub fn unlink(self: &Arc<Self>, parent: u64, name: &str, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
+    pub fn unlink(
+        self: &Arc<Self>,
+        parent: u64,
+        name: &str,
+        answer: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
         let (dir, node) = match self.find(parent, name) {
             Ok(found) => found,
             Err(error) => return answer(Err(error)),
@@ -186,7 +194,9 @@ impl Tree {
         if self.settings.read_only {
             return Err(Error::ReadOnly);
         }
-        let (Node::In(_, from), to) = (self.node(parent)?, self.node(new_parent)?) else { return Err(Error::CrossDevice) };
+        let (Node::In(_, from), to) = (self.node(parent)?, self.node(new_parent)?) else {
+            return Err(Error::CrossDevice);
+        };
         let place = place_of(from);
         let refused = |error: Error| {
             dir.refuse(place, name, &error);
@@ -203,7 +213,11 @@ impl Tree {
             Node::In(_, Item::Draft(id)) => dir.drafts.numbered(id).ok_or(Error::NotFound)?,
             Node::In(_, Item::Vector(_) | Item::MetadataJson(_)) => match dir.drafts.named(place, name) {
                 Some(draft) => draft,
-                None => return refused(Error::denied("what is stored keeps its id; write it under the new name and remove this one")),
+                None => {
+                    return refused(Error::denied(
+                        "what is stored keeps its id; write it under the new name and remove this one",
+                    ));
+                }
             },
             _ => return refused(Error::denied("this file is part of every store and keeps its name")),
         };
@@ -223,7 +237,9 @@ impl Tree {
     /// [`Error::NotPermitted`] for views; [`Error::ReadOnly`].
     pub fn setattr(&self, ino: u64, fh: Option<u64>, change: Change) -> Result<Attr, Error> {
         let node = self.node(ino)?;
-        let Node::In(id, item) = node else { return Err(Error::denied("the mounted directory keeps its attributes")) };
+        let Node::In(id, item) = node else {
+            return Err(Error::denied("the mounted directory keeps its attributes"));
+        };
         let dir = self.store(id)?;
         let handle = fh.and_then(|fh| self.handles.get(fh).ok());
         let draft = match (&handle, item) {
@@ -251,10 +267,14 @@ impl Tree {
             (None, Item::QueryFile(_, QueryFile::In | QueryFile::Setting(_)) | Item::Ctl)
                 if change.mode.is_none() && !change.owner => {}
             // Copying tools set mode and times after closing. A vector has none of its own; failing would fail the copy.
-            (None, Item::Vector(vector)) if change.size.is_none() && dir.snap().view.find(vector).is_some() => {
+            (None, Item::Vector(vector))
+                if change.size.is_none() && dir.snap().view.find(vector).is_some() =>
+            {
                 self.writable(&dir, Place::Vectors, "")?;
             }
-            (None, Item::MetadataJson(_)) if change.size.is_none() => self.writable(&dir, Place::Metadata, "")?,
+            (None, Item::MetadataJson(_)) if change.size.is_none() => {
+                self.writable(&dir, Place::Metadata, "")?
+            }
             _ if self.settings.read_only => return Err(Error::ReadOnly),
             _ => {
                 let error = Error::denied("this file is a view: size, mode and times follow the store");

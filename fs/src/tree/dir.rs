@@ -83,7 +83,9 @@ impl Tree {
         let dir = match self.store(id) {
             Ok(dir) => dir,
             Err(Error::NotFound) => return Err(Error::NotFound),
-            Err(_) if item == Item::Top && name == "error" => return Ok(Node::In(id, Item::Error(Place::Top))),
+            Err(_) if item == Item::Top && name == "error" => {
+                return Ok(Node::In(id, Item::Error(Place::Top)));
+            }
             Err(_) => return Err(Error::NotFound),
         };
         let found = child_item(&dir, item, name)?;
@@ -95,7 +97,8 @@ impl Tree {
         let (id, item) = match node {
             Node::Root => {
                 let Source::Directory(directory) = &self.source else { return Err(Error::NotDirectory) };
-                let fixed = directory.list().into_iter().map(|(name, id)| (name, Node::In(id, Item::Top))).collect();
+                let fixed =
+                    directory.list().into_iter().map(|(name, id)| (name, Node::In(id, Item::Top))).collect();
                 return Ok(Listing { fixed, vectors: None, records: None });
             }
             Node::In(id, item) => (id, item),
@@ -182,10 +185,12 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             "ids.npy" => Some(Item::IdsNpy(snap.no)),
             "metadata.jsonl" => Some(Item::MetadataJsonl(snap.no)),
             "error" => Some(Item::Error(Place::Top)),
-            _ => TOP.iter().find(|(known, _)| *known == name).map(|(_, item)| *item).filter(|item| match item {
-                Item::Programs(kind) => has_programs(&snap, *kind),
-                _ => true,
-            }),
+            _ => TOP.iter().find(|(known, _)| *known == name).map(|(_, item)| *item).filter(
+                |item| match item {
+                    Item::Programs(kind) => has_programs(&snap, *kind),
+                    _ => true,
+                },
+            ),
         },
         Item::Vectors => match parse_id(name) {
             Some(id) => (snap.view.find(id).is_some() || dir.drafts.named(Place::Vectors, name).is_some())
@@ -232,7 +237,9 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
 
 /// A gap has no header and no payload.
 fn segment_files(is_segment: bool) -> impl Iterator<Item = (SegmentFile, &'static str)> {
-    SegmentFile::ALL.into_iter().filter(move |(file, _)| is_segment || matches!(file, SegmentFile::Raw | SegmentFile::Info))
+    SegmentFile::ALL
+        .into_iter()
+        .filter(move |(file, _)| is_segment || matches!(file, SegmentFile::Raw | SegmentFile::Info))
 }
 
 fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> {

@@ -24,7 +24,13 @@ thread_local! {
 
 impl Tree {
     /// Reads. The answer may come from another thread, and later.
-    pub fn read(self: &Arc<Self>, fh: u64, offset: u64, size: usize, answer: impl FnOnce(Result<&[u8], Error>) + Send + 'static) {
+    pub fn read(
+        self: &Arc<Self>,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        answer: impl FnOnce(Result<&[u8], Error>) + Send + 'static,
+    ) {
         let handle = match self.handles.get(fh) {
             Ok(handle) => handle,
             Err(error) => return answer(Err(error)),
@@ -89,7 +95,9 @@ impl Tree {
         drop(exchange);
         let threads = self.settings.threads;
         self.pool.run(move || {
-            let Body::Request(session, exchange, done) = &handle.body else { return answer(Err(Error::BadHandle)) };
+            let Body::Request(session, exchange, done) = &handle.body else {
+                return answer(Err(Error::BadHandle));
+            };
             let Some(dir) = &handle.dir else { return answer(Err(Error::BadHandle)) };
             let mut exchange = exchange.lock();
             while exchange.running {
@@ -112,7 +120,13 @@ impl Tree {
     }
 
     /// Writes. The answer may come from another thread, and later.
-    pub fn write(self: &Arc<Self>, fh: u64, offset: u64, data: &[u8], answer: impl FnOnce(Result<usize, Error>) + Send + 'static) {
+    pub fn write(
+        self: &Arc<Self>,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        answer: impl FnOnce(Result<usize, Error>) + Send + 'static,
+    ) {
         let handle = match self.handles.get(fh) {
             Ok(handle) => handle,
             Err(error) => return answer(Err(error)),
@@ -127,7 +141,9 @@ impl Tree {
             Body::Request(session, exchange, _) => {
                 let mut exchange = exchange.lock();
                 if exchange.running {
-                    return answer(Err(Error::Busy { what: "a request written through this descriptor is still running".into() }));
+                    return answer(Err(Error::Busy {
+                        what: "a request written through this descriptor is still running".into(),
+                    }));
                 }
                 match exchange.write(offset, data, &dir.snap(), session) {
                     Err(error) => {
@@ -166,12 +182,15 @@ impl Tree {
                 let mut pending = pending.lock();
                 if pending.len() + len > ctl::MAX_LINE {
                     pending.clear();
-                    let error = Error::TooLarge { what: format!("a line has at most {} bytes", ctl::MAX_LINE) };
+                    let error =
+                        Error::TooLarge { what: format!("a line has at most {} bytes", ctl::MAX_LINE) };
                     dir.refuse(crate::node::Place::Top, "ctl", &error);
                     return answer(Err(error));
                 }
                 pending.extend_from_slice(data);
-                let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { return answer(Ok(len)) };
+                let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else {
+                    return answer(Ok(len));
+                };
                 let rest = pending.split_off(end + 1);
                 let lines = std::mem::replace(&mut *pending, rest);
                 drop(pending);
@@ -193,10 +212,17 @@ impl Tree {
     }
 
     /// Runs a request on a worker; the exchange is marked as running already.
-    fn run_apart(&self, handle: Arc<Handle>, work: Box<Work>, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
+    fn run_apart(
+        &self,
+        handle: Arc<Handle>,
+        work: Box<Work>,
+        answer: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
         let threads = self.settings.threads;
         self.pool.run(move || {
-            let Body::Request(session, exchange, done) = &handle.body else { return answer(Err(Error::BadHandle)) };
+            let Body::Request(session, exchange, done) = &handle.body else {
+                return answer(Err(Error::BadHandle));
+            };
             let ended = Ended { exchange, done };
             let result = work.run(threads);
             let mut exchange = exchange.lock();
@@ -213,10 +239,19 @@ impl Tree {
     }
 
     /// Runs lines written to `ctl`, one after another; the first that fails ends it.
-    fn run_verbs(&self, dir: &Arc<StoreDir>, lines: Vec<u8>, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
+    fn run_verbs(
+        &self,
+        dir: &Arc<StoreDir>,
+        lines: Vec<u8>,
+        answer: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
         let parsed = std::str::from_utf8(&lines)
             .map_err(|_| Error::invalid("a verb is UTF-8 text"))
-            .and_then(|text| text.lines().filter_map(|line| ctl::parse(line).transpose()).collect::<Result<Vec<_>, Error>>());
+            .and_then(|text| {
+                text.lines()
+                    .filter_map(|line| ctl::parse(line).transpose())
+                    .collect::<Result<Vec<_>, Error>>()
+            });
         let verbs = match parsed {
             Ok(verbs) => verbs,
             Err(error) => {
@@ -233,7 +268,11 @@ impl Tree {
                     pool.run(move || {
                         if let Err(error) = ctl::run(&dir, &verb) {
                             dir.refuse(crate::node::Place::Top, "ctl", &error);
-                            dir.events.push("failed", dir.snap().view.epoch(), &[("reason", &error.to_string())]);
+                            dir.events.push(
+                                "failed",
+                                dir.snap().view.epoch(),
+                                &[("reason", &error.to_string())],
+                            );
                         }
                     });
                 } else if let Err(error) = ctl::run(&dir, &verb) {
@@ -246,7 +285,12 @@ impl Tree {
     }
 
     /// A descriptor was closed: errors given here are what close() returns.
-    pub fn flush(self: &Arc<Self>, fh: u64, caller: Caller, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
+    pub fn flush(
+        self: &Arc<Self>,
+        fh: u64,
+        caller: Caller,
+        answer: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
         let handle = match self.handles.get(fh) {
             Ok(handle) => handle,
             Err(error) => return answer(Err(error)),
@@ -262,7 +306,12 @@ impl Tree {
         }
     }
 
-    fn settle(self: &Arc<Self>, handle: Arc<Handle>, closer: Option<Caller>, answer: impl FnOnce(Result<(), Error>) + Send + 'static) {
+    fn settle(
+        self: &Arc<Self>,
+        handle: Arc<Handle>,
+        closer: Option<Caller>,
+        answer: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
         let Some(dir) = handle.dir.clone().filter(|_| handle.write) else { return answer(Ok(())) };
         match &handle.body {
             Body::Request(session, exchange, _) => {
@@ -356,7 +405,9 @@ impl Tree {
                 });
             }
             Body::Draft(draft) => {
-                let error = (handle.write && !handle.used.load(Ordering::Acquire)).then(|| nothing_written(draft)).flatten();
+                let error = (handle.write && !handle.used.load(Ordering::Acquire))
+                    .then(|| nothing_written(draft))
+                    .flatten();
                 if let Some(error) = error {
                     dir.refuse(draft.place, &draft.name(), &error);
                 }
@@ -383,7 +434,13 @@ impl Tree {
         let session;
         let bell = match handle.node {
             Node::In(_, Item::Events) => &dir.events.bell,
-            Node::In(_, Item::QueryFile(id, QueryFile::Out | QueryFile::OutJson | QueryFile::OutIds | QueryFile::OutDistances)) => {
+            Node::In(
+                _,
+                Item::QueryFile(
+                    id,
+                    QueryFile::Out | QueryFile::OutJson | QueryFile::OutIds | QueryFile::OutDistances,
+                ),
+            ) => {
                 session = dir.sessions.get(id).ok_or(Error::Stale)?;
                 &session.bell
             }
@@ -492,7 +549,13 @@ fn gathered(answer: impl FnOnce(Result<&[u8], Error>), fill: impl FnOnce(&mut Ve
     });
 }
 
-fn with_header(header: &[u8], offset: u64, size: usize, out: &mut Vec<u8>, body: impl FnOnce(u64, usize, &mut Vec<u8>)) {
+fn with_header(
+    header: &[u8],
+    offset: u64,
+    size: usize,
+    out: &mut Vec<u8>,
+    body: impl FnOnce(u64, usize, &mut Vec<u8>),
+) {
     out.extend_from_slice(piece(header, offset, size));
     let left = size - out.len();
     if left > 0 {

@@ -146,7 +146,13 @@ impl Tree {
                 at == id
                     && matches!(
                         item,
-                        Item::Top | Item::Vectors | Item::Metadata | Item::Segments | Item::Witness | Item::Models | Item::Vector(_)
+                        Item::Top
+                            | Item::Vectors
+                            | Item::Metadata
+                            | Item::Segments
+                            | Item::Witness
+                            | Item::Models
+                            | Item::Vector(_)
                     )
             }
             Node::Root => false,

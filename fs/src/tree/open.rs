@@ -73,7 +73,8 @@ impl Tree {
             Err(error) => return Err(error),
         };
         let snap = dir.snap();
-        let (body, caching) = if how.write { self.writing(&dir, &snap, item, how)? } else { reading(&dir, &snap, item)? };
+        let (body, caching) =
+            if how.write { self.writing(&dir, &snap, item, how)? } else { reading(&dir, &snap, item)? };
         Ok(self.opened(node, ino, Some(dir), how, caller, body, caching))
     }
 
@@ -117,7 +118,13 @@ impl Tree {
         Ok(self.opened(node, ino, None, how, caller, Body::List(listing), Caching::Direct).fh)
     }
 
-    fn writing(&self, dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item, how: Open) -> Result<(Body, Caching), Error> {
+    fn writing(
+        &self,
+        dir: &Arc<StoreDir>,
+        snap: &Arc<Snap>,
+        item: Item,
+        how: Open,
+    ) -> Result<(Body, Caching), Error> {
         let body = match item {
             Item::QueryFile(id, QueryFile::In) => {
                 let session = dir.sessions.get(id).ok_or(Error::Stale)?;
@@ -125,9 +132,14 @@ impl Tree {
             }
             Item::QueryFile(id, QueryFile::Setting(setting)) => {
                 let session = dir.sessions.get(id).ok_or(Error::Stale)?;
-                let bytes = if how.truncate { Vec::new() } else { session.defaults().0.show(setting).into_bytes() };
+                let bytes =
+                    if how.truncate { Vec::new() } else { session.defaults().0.show(setting).into_bytes() };
                 let applied = bytes.len();
-                Body::Setting(session, setting, Mutex::new(Pending { bytes, applied, truncated: how.truncate }))
+                Body::Setting(
+                    session,
+                    setting,
+                    Mutex::new(Pending { bytes, applied, truncated: how.truncate }),
+                )
             }
             Item::Ctl => Body::Ctl(Mutex::new(Vec::new())),
             Item::Draft(id) => {
@@ -146,10 +158,18 @@ impl Tree {
             }
             Item::MetadataJson(id) => {
                 let text = if how.truncate { String::new() } else { snap.record(id).unwrap_or_default() };
-                Body::Draft(self.editing(dir, Place::Metadata, &format!("{id}.json"), text.as_bytes(), how)?)
+                Body::Draft(self.editing(
+                    dir,
+                    Place::Metadata,
+                    &format!("{id}.json"),
+                    text.as_bytes(),
+                    how,
+                )?)
             }
             _ => {
-                let error = Error::denied("this file is a view and cannot be written; drop data into ingest/, or write vectors/ID");
+                let error = Error::denied(
+                    "this file is a view and cannot be written; drop data into ingest/, or write vectors/ID",
+                );
                 if self.settings.read_only {
                     return Err(Error::ReadOnly);
                 }
@@ -161,9 +181,17 @@ impl Tree {
     }
 
     /// The draft behind a vector or record that is about to be changed in place.
-    fn editing(&self, dir: &Arc<StoreDir>, place: Place, name: &str, now: &[u8], how: Open) -> Result<Arc<Draft>, Error> {
+    fn editing(
+        &self,
+        dir: &Arc<StoreDir>,
+        place: Place,
+        name: &str,
+        now: &[u8],
+        how: Open,
+    ) -> Result<Arc<Draft>, Error> {
         self.writable(dir, place, name)?;
-        let (draft, made) = dir.drafts.get_or_make(place, name).inspect_err(|error| dir.refuse(place, name, error))?;
+        let (draft, made) =
+            dir.drafts.get_or_make(place, name).inspect_err(|error| dir.refuse(place, name, error))?;
         draft.opened(true, how.truncate);
         if made {
             draft.prefill(now);
@@ -179,13 +207,21 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Invalid`] and [`Error::NotPermitted`] for names that mean nothing there.
-    pub fn create(&self, parent: u64, name: &str, how: Open, caller: Caller) -> Result<(Attr, Opened), Error> {
+    pub fn create(
+        &self,
+        parent: u64,
+        name: &str,
+        how: Open,
+        caller: Caller,
+    ) -> Result<(Attr, Opened), Error> {
         let parent_node = self.node(parent)?;
         if name.len() > 255 {
             return Err(Error::NameTooLong);
         }
         let Node::In(id, item) = parent_node else {
-            return Err(Error::denied("stores are created with rvf create, in the directory that is mounted here"));
+            return Err(Error::denied(
+                "stores are created with rvf create, in the directory that is mounted here",
+            ));
         };
         let dir = self.store(id)?;
         let place = place_of(item);
@@ -197,7 +233,8 @@ impl Tree {
         if name == "error" {
             return Err(Error::Exists { what: "error exists".into() });
         }
-        let (draft, made) = dir.drafts.get_or_make(place, name).inspect_err(|error| dir.refuse(place, name, error))?;
+        let (draft, made) =
+            dir.drafts.get_or_make(place, name).inspect_err(|error| dir.refuse(place, name, error))?;
         if !made && how.exclusive {
             return Err(Error::Exists { what: format!("{name} exists") });
         }
@@ -298,7 +335,8 @@ fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Result<(Body, C
                 QueryFile::Setting(setting) => direct(session.defaults().0.show(setting)),
                 QueryFile::Error => direct(session.error().0),
                 QueryFile::Out | QueryFile::OutJson | QueryFile::OutIds | QueryFile::OutDistances => {
-                    let text = session.outcome().map_or_else(|| nothing_yet(file), |outcome| outcome.form(file));
+                    let text =
+                        session.outcome().map_or_else(|| nothing_yet(file), |outcome| outcome.form(file));
                     (Body::Text(text), Caching::Direct)
                 }
             }
@@ -312,7 +350,9 @@ fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Result<(Body, C
             let payload = snap.part(key).and_then(|part| part.segment()).ok_or(Error::Stale)?.payload.clone();
             (Body::Range(snap.clone(), payload), Caching::Keep)
         }
-        Item::Program(key, kind) => (Body::Range(snap.clone(), program_range(snap, key, kind)?), Caching::Keep),
+        Item::Program(key, kind) => {
+            (Body::Range(snap.clone(), program_range(snap, key, kind)?), Caching::Keep)
+        }
         Item::Ctl => direct(ctl::HELP.to_owned()),
         Item::Events => (Body::Events, Caching::Direct),
         Item::Error(place) => direct(dir.refusal(place).0),

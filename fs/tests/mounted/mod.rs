@@ -17,7 +17,10 @@ pub fn can_mount() -> bool {
     match fs::File::options().read(true).write(true).open("/dev/fuse") {
         Ok(_) => true,
         Err(error) => {
-            assert!(std::env::var_os("RVF_REQUIRE_FUSE").is_none(), "/dev/fuse: {error}, and RVF_REQUIRE_FUSE is set");
+            assert!(
+                std::env::var_os("RVF_REQUIRE_FUSE").is_none(),
+                "/dev/fuse: {error}, and RVF_REQUIRE_FUSE is set"
+            );
             eprintln!("SKIPPED: /dev/fuse: {error}; this test mounts a filesystem");
             false
         }
@@ -45,7 +48,8 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A new store of `n` vectors: row i is `[i, 1, 0, 0]`, its id is `10 * i`, and every second has metadata.
 pub fn make_store(path: &Path, n: u64) -> Arc<Store> {
-    let store = Store::create(path, &CreateOptions { dimension: DIM as u16, metric: Metric::L2, profile: 0 }).expect("a new store");
+    let store = Store::create(path, &CreateOptions { dimension: DIM as u16, metric: Metric::L2, profile: 0 })
+        .expect("a new store");
     if n > 0 {
         let batch = Batch {
             dimension: DIM,
@@ -60,14 +64,14 @@ pub fn make_store(path: &Path, n: u64) -> Arc<Store> {
 }
 
 fn record(i: u64) -> Fields {
-    if i % 2 == 1 {
+    if !i.is_multiple_of(2) {
         return Fields::new();
     }
     vec![
         ("name".into(), Value::String(format!("n{i}"))),
         ("year".into(), Value::U64(2000 + i)),
         ("score".into(), Value::F64(i as f64 / 2.0)),
-        ("good".into(), Value::Bool(i % 4 == 0)),
+        ("good".into(), Value::Bool(i.is_multiple_of(4))),
     ]
 }
 
@@ -135,7 +139,8 @@ impl Mounted {
                 }
                 panic!("rvf-mount ended with {status}: {text}");
             }
-            fs::metadata(&self.at).is_ok_and(|meta| meta.dev() != own)
+            // Opening asks the daemon; attributes of a dead mount may still be remembered.
+            fs::read_dir(&self.at).is_ok() && fs::metadata(&self.at).is_ok_and(|meta| meta.dev() != own)
         });
     }
 
@@ -174,14 +179,24 @@ impl Mounted {
 
     /// Runs a shell script in the mounted directory.
     pub fn sh(&self, script: &str) -> Output {
-        Command::new("bash").arg("-c").arg(script).current_dir(&self.at).stdin(Stdio::null()).output().expect("bash runs")
+        Command::new("bash")
+            .arg("-c")
+            .arg(script)
+            .current_dir(&self.at)
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash runs")
     }
 
     /// The same, which must succeed with nothing on standard error; gives standard output.
     pub fn sh_ok(&self, script: &str) -> String {
         let output = self.sh(script);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && err.is_empty(), "{script}\nstatus {}\nout {out}\nerr {err}", output.status);
+        assert!(
+            output.status.success() && err.is_empty(),
+            "{script}\nstatus {}\nout {out}\nerr {err}",
+            output.status
+        );
         out.into_owned()
     }
 
@@ -191,7 +206,8 @@ impl Mounted {
 
     /// Sends a signal to the daemon.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").arg(signal).arg(self.pid().to_string()).status().expect("kill runs");
+        let status =
+            Command::new("kill").arg(signal).arg(self.pid().to_string()).status().expect("kill runs");
         assert!(status.success());
     }
 
@@ -255,14 +271,24 @@ pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
 }
 
 pub fn run_ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &str, arguments: I) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(output.status.success(), "{program}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Whether a program is installed; says so when not.
 pub fn has(program: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
         eprintln!("SKIPPED a part: {program} is not installed");
     }

@@ -19,8 +19,12 @@ fn main() -> ExitCode {
     let path = std::env::var_os("PATH");
     let places = candidates(own.as_deref(), path.as_deref());
     let Some(program) = places.iter().find(|place| place.is_file()) else {
-        let searched: Vec<String> = places.iter().filter_map(|place| place.parent()).map(|dir| dir.display().to_string()).collect();
-        return fail(FAILED, &format!("cannot find rvf-mount in {}; install it beside mount.rvf", searched.join(", ")));
+        let searched: Vec<String> =
+            places.iter().filter_map(|place| place.parent()).map(|dir| dir.display().to_string()).collect();
+        return fail(
+            FAILED,
+            &format!("cannot find rvf-mount in {}; install it beside mount.rvf", searched.join(", ")),
+        );
     };
     let arguments = arguments(&request);
     if request.verbose {
