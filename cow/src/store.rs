@@ -27,7 +27,7 @@ use crate::write::MetaCache;
 type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// Identifies a vector segment's bytes: offset, length, stored hash.
-type BlockKey = (u64, u64, [u8; 16]);
+pub(crate) type BlockKey = (u64, u64, [u8; 16]);
 
 /// An open `.rvf` file.
 ///
@@ -42,7 +42,7 @@ pub struct Store {
     pub(crate) commit: Mutex<Option<MetaCache>>,
     /// One refresh at a time, so that generations and contents agree.
     loading: Mutex<()>,
-    checked: Mutex<HashMap<BlockKey, bool>>,
+    pub(crate) checked: Mutex<HashMap<BlockKey, bool>>,
     /// A search image built for this process only, with the coverage it stands for.
     pub(crate) transient: Mutex<Option<Arc<Image>>>,
     scratch: Arc<ScratchPool>,
@@ -188,7 +188,7 @@ fn key_of(block: &VecBlock) -> BlockKey {
     segment_key(&block.segment)
 }
 
-fn segment_key(segment: &Segment) -> BlockKey {
+pub(crate) fn segment_key(segment: &Segment) -> BlockKey {
     (segment.offset, segment.header.payload_len(), segment.header.content_hash)
 }
 

@@ -3,10 +3,11 @@
 //! Sequence, in one place: take the lock, look at the file again, append data segments and a
 //! witness, sync, append the manifest, sync, publish. Before the second sync nothing counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rvf_format::journal::Journal;
 use rvf_format::lock::{LockError, WriteLock};
 use rvf_format::manifest::{DirEntry, Manifest};
@@ -19,12 +20,16 @@ use rvf_index::Progress;
 use crate::error::Error;
 use crate::metadata::{field_id, field_names};
 use crate::source::open_regular;
-use crate::store::Store;
+use crate::store::{BlockKey, Store, segment_key};
 use crate::types::{Access, BadRow, Batch, DeleteReport, Event, Fields, IngestReport};
 use crate::view::View;
 
 /// Largest vector segment written. The existing tools read at most 256 MiB a segment.
 const SEGMENT_BYTES: usize = 64 << 20;
+
+/// Rows are put together in pieces of about this size: they stay in the cache between being copied,
+/// hashed and written.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Deltas after which the metadata are written in full again, as the existing tools do.
 const DELTAS_PER_SNAPSHOT: u32 = 32;
@@ -264,6 +269,7 @@ pub(crate) struct Commit<'a> {
     pub(crate) writer: Writer<'a>,
     pub(crate) entries: Vec<DirEntry>,
     head: [u8; 32],
+    checked: &'a Mutex<HashMap<BlockKey, bool>>,
 }
 
 impl std::fmt::Debug for Commit<'_> {
@@ -282,6 +288,19 @@ impl Commit<'_> {
         let segment = self.writer.append(kind, payload).map_err(|e| self.failed(e))?;
         self.entries.push(dir_entry(&segment));
         Ok(segment)
+    }
+
+    fn append_streamed(
+        &mut self,
+        kind: SegType,
+        len: u64,
+        fill: &mut dyn FnMut(&mut Vec<u8>),
+    ) -> Result<(), Error> {
+        let segment = self.writer.append_streamed(kind, len, fill).map_err(|e| self.failed(e))?;
+        // Its hash was computed from these very bytes; reading them back would only test the page cache.
+        self.checked.lock().insert(segment_key(&segment), true);
+        self.entries.push(dir_entry(&segment));
+        Ok(())
     }
 
     pub(crate) fn witness(&mut self, action: &str, kind: u8) -> Result<(), Error> {
@@ -398,7 +417,7 @@ impl Store {
             let writer = Writer::new(storage, &view.opened).map_err(|e| write_error(&view, e))?;
             let head = view.contents.witness_head;
             let begin = writer.end();
-            let mut commit = Commit { view, base, writer, entries: Vec::new(), head };
+            let mut commit = Commit { view, base, writer, entries: Vec::new(), head, checked: &self.checked };
             let result = work(&mut commit, cache);
             if result.is_err() {
                 give_back(storage, begin, &commit.view);
@@ -567,6 +586,14 @@ pub(crate) fn writable(view: &View) -> Result<Manifest, Error> {
     Ok(located.manifest.clone())
 }
 
+fn put_f32(out: &mut Vec<u8>, values: &[f32]) {
+    let from = out.len();
+    out.resize(from + 4 * values.len(), 0);
+    for (slot, value) in out.get_mut(from..).unwrap_or(&mut []).chunks_exact_mut(4).zip(values) {
+        slot.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
 fn commit_rows(
     commit: &mut Commit<'_>,
     cache: &mut Option<MetaCache>,
@@ -576,10 +603,12 @@ fn commit_rows(
 ) -> Result<(u64, u64), Error> {
     let view = Arc::clone(&commit.view);
     let dim = view.dimension();
-    let first_free = match view.max_id() {
-        None => 0,
-        Some(max) => max
-            .checked_add(1)
+    // Finding the highest id reads every row, so it is looked for only when it is needed.
+    let first_free = match &batch.ids {
+        Some(_) => 0,
+        None => view
+            .max_id()
+            .map_or(Some(0), |max| max.checked_add(1))
             .ok_or_else(|| Error::Invalid { what: "the highest possible id is in use; give ids".into() })?,
     };
     let id_of = |at: usize, row: usize| match &batch.ids {
@@ -605,19 +634,23 @@ fn commit_rows(
 
     let stride = 8 + 4 * dim;
     let per_segment = (SEGMENT_BYTES / stride).max(1);
-    let mut body = Vec::with_capacity(stride * per_segment.min(ids.len()));
+    let dim16 = u16::try_from(dim).map_err(|_| Error::TooLarge { what: format!("dimension {dim}") })?;
     let mut done: u64 = 0;
     for (ids, rows) in ids.chunks(per_segment).zip(keep.chunks(per_segment)) {
-        body.clear();
-        for (id, row) in ids.iter().zip(rows) {
-            body.extend_from_slice(&id.to_le_bytes());
-            for v in batch.vectors.get(row * dim..row * dim + dim).unwrap_or(&[]) {
-                body.extend_from_slice(&v.to_le_bytes());
-            }
-        }
-        let dim16 = u16::try_from(dim).map_err(|_| Error::TooLarge { what: format!("dimension {dim}") })?;
         let head = vec_seg::head(dim16, ids.len() as u32);
-        commit.append(SegType::VEC, &[&head, &body])?;
+        let len = (head.len() + stride * ids.len()) as u64;
+        let mut next = 0;
+        commit.append_streamed(SegType::VEC, len, &mut |piece| {
+            if next == 0 {
+                piece.extend_from_slice(&head);
+            }
+            let until = ids.len().min(next + (PIECE_BYTES / stride).max(1));
+            for (id, row) in ids.iter().zip(rows).take(until).skip(next) {
+                piece.extend_from_slice(&id.to_le_bytes());
+                put_f32(piece, batch.vectors.get(row * dim..row * dim + dim).unwrap_or(&[]));
+            }
+            next = until;
+        })?;
         done += ids.len() as u64;
         if !progress.step(done, keep.len() as u64) {
             return Err(Error::Cancelled);
