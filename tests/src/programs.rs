@@ -22,13 +22,19 @@ pub fn build_dir() -> PathBuf {
     if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_path_buf() } else { dir.to_path_buf() }
 }
 
-/// Our `rvf` program, built first so that it is never an old one.
+/// The environment variable that names our own program, to try one that is built already.
+pub const OURS_VARIABLE: &str = "RVF_PROGRAM";
+
+/// Our `rvf` program: the one that [`OURS_VARIABLE`] names, otherwise built first so that it is never an old one.
 ///
 /// # Panics
 /// When it does not build.
 pub fn ours() -> &'static Path {
     static OURS: OnceLock<PathBuf> = OnceLock::new();
     OURS.get_or_init(|| {
+        if let Some(named) = std::env::var_os(OURS_VARIABLE) {
+            return named.into();
+        }
         let dir = build_dir();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "-p", "rvf-fs", "--bin", "rvf"]);

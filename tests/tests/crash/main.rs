@@ -5,5 +5,6 @@ mod cut;
 mod disk;
 mod full;
 mod kill;
+mod program;
 mod swap;
 mod writers;
