@@ -4,11 +4,11 @@
 //! with EIO, and the panic is logged. The kernel cannot interrupt a request here, so nothing waits in a handler; what
 //! takes long answers from a worker.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,17 +26,26 @@ use parking_lot::Mutex;
 use crate::errno::{Error, to_errno};
 use crate::handle::MAX_WRITE;
 use crate::source::Source;
-use crate::tree::{Attr, Caching, Caller, Change, Invalidate, Open, Tree};
+use crate::tree::{Attr, Caching, Caller, Change, Kernel, Open, Tree};
 
 /// Requests that may wait in the kernel at once, such as readahead.
 const MAX_BACKGROUND: u16 = 64;
 
 /// Answers the kernel's requests from a tree.
-#[derive(Debug)]
 pub struct Adapter {
     tree: Arc<Tree>,
+    ended: Option<Ended>,
     passthrough: AtomicBool,
     backed: Mutex<HashMap<u64, Backed>>,
+}
+
+/// Called once when the kernel will ask nothing any more.
+pub type Ended = Box<dyn FnOnce() + Send + Sync>;
+
+impl std::fmt::Debug for Adapter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adapter").field("tree", &self.tree).finish_non_exhaustive()
+    }
 }
 
 /// An inode whose contents the kernel reads from the file itself. All of its handles must share one backing.
@@ -47,31 +56,25 @@ struct Backed {
 }
 
 impl Adapter {
-    /// An adapter over `tree`. With `passthrough`, whole files are read by the kernel directly where it can.
+    /// An adapter over `tree`. With `passthrough`, whole files are read by the kernel directly where it can. `ended` is
+    /// called when the last request has been received.
     #[must_use]
-    pub fn new(tree: Arc<Tree>, passthrough: bool) -> Self {
-        Self { tree, passthrough: AtomicBool::new(passthrough), backed: Mutex::new(HashMap::new()) }
+    pub fn new(tree: Arc<Tree>, passthrough: bool, ended: Ended) -> Self {
+        Self {
+            tree,
+            ended: Some(ended),
+            passthrough: AtomicBool::new(passthrough),
+            backed: Mutex::new(HashMap::new()),
+        }
     }
 
-    fn file_attr(&self, attr: &Attr) -> FileAttr {
-        FileAttr {
-            ino: INodeNo(attr.ino),
-            size: attr.size,
-            // Tools take fewer blocks than bytes for a sparse file and copy it differently.
-            blocks: attr.size.div_ceil(512),
-            atime: attr.mtime,
-            mtime: attr.mtime,
-            ctime: attr.mtime,
-            crtime: attr.mtime,
-            kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
-            perm: attr.perm,
-            // 1 for directories too: the number of subdirectories is not promised.
-            nlink: 1,
-            uid: self.tree.settings.uid,
-            gid: self.tree.settings.gid,
-            rdev: 0,
-            blksize: attr.block_size,
-            flags: 0,
+    /// Runs a request here, or on a worker when it may take long.
+    fn apart(&self, what: &'static str, long: bool, request: impl FnOnce(&Tree) + Send + 'static) {
+        if long {
+            let tree = self.tree.clone();
+            self.tree.pool.run(move || guarded(what, || request(&tree)));
+        } else {
+            guarded(what, || request(&self.tree));
         }
     }
 
@@ -100,6 +103,28 @@ impl Adapter {
                 Some(reply)
             }
         }
+    }
+}
+
+fn file_attr(tree: &Tree, attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        // Tools take fewer blocks than bytes for a sparse file and copy it differently.
+        blocks: attr.size.div_ceil(512),
+        atime: attr.mtime,
+        mtime: attr.mtime,
+        ctime: attr.mtime,
+        crtime: attr.mtime,
+        kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
+        perm: attr.perm,
+        // 1 for directories too: the number of subdirectories is not promised.
+        nlink: 1,
+        uid: tree.settings.uid,
+        gid: tree.settings.gid,
+        rdev: 0,
+        blksize: attr.block_size,
+        flags: 0,
     }
 }
 
@@ -174,18 +199,26 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
+    fn destroy(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended();
+        }
+    }
+
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", || {
-            match name.to_str().ok_or(Error::NotFound).and_then(|name| self.tree.lookup(parent.0, name)) {
-                Ok(attr) => reply.entry_with_ttls(
-                    &attr.attr_ttl,
-                    &attr.name_ttl,
-                    &self.file_attr(&attr),
-                    Generation(0),
-                ),
-                Err(error) => reply.error(errno(&error)),
+        let Some(name) = name.to_str() else { return reply.error(Errno::ENOENT) };
+        let looked = move |tree: &Tree, name: &str| match tree.lookup(parent.0, name) {
+            Ok(attr) => {
+                reply.entry_with_ttls(&attr.attr_ttl, &attr.name_ttl, &file_attr(tree, &attr), Generation(0))
             }
-        });
+            Err(error) => reply.error(errno(&error)),
+        };
+        if self.tree.lookup_takes_long(parent.0, name) {
+            let name = name.to_owned();
+            self.apart("lookup", true, move |tree| looked(tree, &name));
+        } else {
+            guarded("lookup", || looked(&self.tree, name));
+        }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
@@ -193,8 +226,8 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        guarded("getattr", || match self.tree.getattr(ino.0) {
-            Ok(attr) => reply.attr(&attr.attr_ttl, &self.file_attr(&attr)),
+        self.apart("getattr", self.tree.takes_long(ino.0), move |tree| match tree.getattr(ino.0) {
+            Ok(attr) => reply.attr(&attr.attr_ttl, &file_attr(tree, &attr)),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -227,7 +260,7 @@ impl Filesystem for Adapter {
             owner: uid.is_some() || gid.is_some(),
         };
         guarded("setattr", || match self.tree.setattr(ino.0, fh.map(|fh| fh.0), change) {
-            Ok(attr) => reply.attr(&attr.attr_ttl, &self.file_attr(&attr)),
+            Ok(attr) => reply.attr(&attr.attr_ttl, &file_attr(&self.tree, &attr)),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -255,9 +288,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded("mkdir", || match text(name).and_then(|name| self.tree.mkdir(parent.0, name)) {
-            Ok(attr) => {
-                reply.entry_with_ttls(&attr.attr_ttl, &attr.name_ttl, &self.file_attr(&attr), Generation(0))
-            }
+            Ok(attr) => reply.entry_with_ttls(
+                &attr.attr_ttl,
+                &attr.name_ttl,
+                &file_attr(&self.tree, &attr),
+                Generation(0),
+            ),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -298,20 +334,24 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guarded("open", || {
-            let how = how(flags.0);
-            match self.tree.open(ino.0, how, caller(request)) {
-                Ok(opened) => {
-                    let reply = match &opened.caching {
-                        Caching::PassThrough(file) => self.opened_through(reply, ino.0, opened.fh, file),
-                        Caching::Direct | Caching::Keep => Some(reply),
-                    };
-                    if let Some(reply) = reply {
-                        reply.opened(FileHandle(opened.fh), open_flags(&opened.caching, how.write));
-                    }
-                }
+        let (how, caller) = (how(flags.0), caller(request));
+        if self.tree.takes_long(ino.0) {
+            return self.apart("open", true, move |tree| match tree.open(ino.0, how, caller) {
+                Ok(opened) => reply.opened(FileHandle(opened.fh), open_flags(&opened.caching, how.write)),
                 Err(error) => reply.error(errno(&error)),
+            });
+        }
+        guarded("open", || match self.tree.open(ino.0, how, caller) {
+            Ok(opened) => {
+                let reply = match &opened.caching {
+                    Caching::PassThrough(file) => self.opened_through(reply, ino.0, opened.fh, file),
+                    Caching::Direct | Caching::Keep => Some(reply),
+                };
+                if let Some(reply) = reply {
+                    reply.opened(FileHandle(opened.fh), open_flags(&opened.caching, how.write));
+                }
             }
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -330,7 +370,7 @@ impl Filesystem for Adapter {
             match text(name).and_then(|name| self.tree.create(parent.0, name, how, caller(request))) {
                 Ok((attr, opened)) => reply.created(
                     &Duration::ZERO,
-                    &self.file_attr(&attr),
+                    &file_attr(&self.tree, &attr),
                     Generation(0),
                     FileHandle(opened.fh),
                     open_flags(&opened.caching, true),
@@ -411,7 +451,8 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        guarded("opendir", || match self.tree.opendir(ino.0, caller(request)) {
+        let caller = caller(request);
+        self.apart("opendir", self.tree.takes_long(ino.0), move |tree| match tree.opendir(ino.0, caller) {
             Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
             Err(error) => reply.error(errno(&error)),
         });
@@ -457,7 +498,7 @@ impl Filesystem for Adapter {
                     entry.next,
                     &entry.name,
                     &ttl,
-                    &self.file_attr(&attr),
+                    &file_attr(&self.tree, &attr),
                     Generation(0),
                 );
                 if full && !own {
@@ -551,12 +592,9 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        thread_local! {
-            static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
         guarded("ioctl", || {
-            ANSWER.with_borrow_mut(|answer| match self.tree.ioctl(fh.0, cmd, input, answer) {
-                Ok(()) => reply.ioctl(0, answer),
+            self.tree.ioctl(fh.0, cmd, input, move |result| match result {
+                Ok(answer) => reply.ioctl(0, answer),
                 // Terminals are asked for by every program that writes text.
                 Err(Error::NotTty) => reply.error(Errno::ENOTTY),
                 Err(error) => reply.error(errno(&error)),
@@ -657,20 +695,29 @@ fn sized(value: Result<Vec<u8>, Error>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// The kernel's caches of one mount.
+/// The kernel's side of one mount.
 #[derive(Debug)]
-pub struct Kernel(pub Notifier);
+pub struct Mounted {
+    /// Sends invalidations.
+    pub notifier: Notifier,
+    /// The connection, to see whether requests wait in it.
+    pub connection: OwnedFd,
+}
 
-impl Invalidate for Kernel {
+impl Kernel for Mounted {
+    fn has_waiting(&self) -> bool {
+        crate::sys::is_readable(self.connection.as_fd())
+    }
+
     fn attributes(&self, ino: u64) {
         // A negative offset leaves the contents alone.
-        if let Err(error) = self.0.inval_inode(INodeNo(ino), -1, 0) {
+        if let Err(error) = self.notifier.inval_inode(INodeNo(ino), -1, 0) {
             tracing::debug!(%error, ino, "cannot invalidate attributes");
         }
     }
 
     fn name(&self, parent: u64, name: &str) {
-        if let Err(error) = self.0.inval_entry(INodeNo(parent), OsStr::new(name)) {
+        if let Err(error) = self.notifier.inval_entry(INodeNo(parent), OsStr::new(name)) {
             tracing::debug!(%error, name, "cannot invalidate a name");
         }
     }

@@ -13,13 +13,15 @@
 //! | 20 | u32 0 | u32 0 |
 //! | 24 | f32 query\[dim\] | u64 ids\[count\], then f32 distances\[count\] |
 
-use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rvf_cow::SearchRequest;
 
 use crate::errno::Error;
 use crate::handle::Body;
+use crate::session::{DEFAULT_K, Defaults, Session, scans_much};
+use crate::snapshot::Snap;
 use crate::tree::Tree;
 
 /// Bytes before the query, and before the ids.
@@ -41,38 +43,54 @@ pub fn buffer_size(dim: usize, k: usize) -> usize {
     HEAD + (4 * dim).max(12 * k)
 }
 
-thread_local! {
-    static QUERY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+/// A query that came by ioctl, ready to run.
+#[derive(Debug)]
+struct Question {
+    snap: Arc<Snap>,
+    session: Arc<Session>,
+    defaults: Defaults,
+    query: Vec<f32>,
+    k: usize,
+    ef: Option<usize>,
+    exact: bool,
 }
 
 impl Tree {
-    /// Answers an ioctl on a handle of `query/in`, into `out`.
+    /// Answers an ioctl on a handle of `query/in`. The answer may come from another thread.
     ///
-    /// # Errors
-    /// [`Error::NotTty`] for other handles and numbers; [`Error::Invalid`] and what a search refuses.
-    pub fn ioctl(&self, fh: u64, cmd: u32, input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-        let handle = self.handles.get(fh)?;
-        if cmd & !0x3FFF_0000 != number(0) {
-            return Err(Error::NotTty);
-        }
-        let (Body::Request(session, ..), Some(dir)) = (&handle.body, &handle.dir) else {
-            return Err(Error::NotTty);
-        };
-        let result = self.query_ioctl(dir, session, input, out);
-        if let Err(error) = &result {
-            session.failed(error);
-        }
-        result
-    }
-
-    fn query_ioctl(
+    /// It is [`Error::NotTty`] for other handles and numbers, [`Error::Invalid`] for wrong requests.
+    pub fn ioctl(
         &self,
-        dir: &crate::store_dir::StoreDir,
-        session: &crate::session::Session,
+        fh: u64,
+        cmd: u32,
         input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let snap = dir.snap();
+        answer: impl FnOnce(Result<&[u8], Error>) + Send + 'static,
+    ) {
+        let handle = match self.handles.get(fh) {
+            Ok(handle) => handle,
+            Err(error) => return answer(Err(error)),
+        };
+        let (Body::Request(session, ..), Some(dir)) = (&handle.body, &handle.dir) else {
+            return answer(Err(Error::NotTty));
+        };
+        if cmd & !0x3FFF_0000 != number(0) {
+            return answer(Err(Error::NotTty));
+        }
+        match Question::parse(dir.snap(), session, input) {
+            Ok(question) if question.is_heavy() || self.is_pressed() => {
+                self.pool.run(move || question.settle(answer))
+            }
+            Ok(question) => question.settle(answer),
+            Err(error) => {
+                session.failed(&error);
+                answer(Err(error));
+            }
+        }
+    }
+}
+
+impl Question {
+    fn parse(snap: Arc<Snap>, session: &Arc<Session>, input: &[u8]) -> Result<Self, Error> {
         let word = |at: usize| {
             input
                 .get(at..at + 4)
@@ -94,10 +112,13 @@ impl Tree {
             )));
         }
         let numbers = input.get(HEAD..HEAD + 4 * want).ok_or_else(|| {
-            Error::invalid(format!("the buffer of {} bytes is too small for {dim} numbers; stores of larger dimension are queried by write and read", input.len()))
+            Error::invalid(format!(
+                "the buffer of {} bytes is too small for {dim} numbers; write the query to query/in instead",
+                input.len()
+            ))
         })?;
         let (defaults, _) = session.defaults();
-        let k = if k == 0 { defaults.k.unwrap_or(crate::session::DEFAULT_K) } else { k as usize };
+        let k = if k == 0 { defaults.k.unwrap_or(DEFAULT_K) } else { k as usize };
         let room = input.len().saturating_sub(HEAD) / 12;
         if k > room {
             return Err(Error::invalid(format!(
@@ -105,30 +126,53 @@ impl Tree {
                 input.len()
             )));
         }
-        let answer = QUERY.with_borrow_mut(|query| {
-            query.clear();
-            query.extend(numbers.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-            let answers = snap.view.search(&SearchRequest {
-                queries: query,
-                k,
-                ef: if ef == 0 { defaults.ef } else { Some(ef as usize) },
-                filter: defaults.filter.as_deref(),
-                exact: flags & 1 != 0 || defaults.exact,
-                deadline: defaults
-                    .timeout_ms
-                    .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
-                threads: 1,
-            })?;
-            answers.into_iter().next().ok_or_else(|| Error::invalid("no answer"))
+        Ok(Self {
+            query: numbers.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            k,
+            ef: if ef == 0 { defaults.ef } else { Some(ef as usize) },
+            exact: flags & 1 != 0 || defaults.exact,
+            snap,
+            session: session.clone(),
+            defaults,
+        })
+    }
+
+    fn is_heavy(&self) -> bool {
+        self.defaults.filter.is_some() || scans_much(&self.snap, self.exact)
+    }
+
+    fn settle(self, answer: impl FnOnce(Result<&[u8], Error>)) {
+        match self.run() {
+            Ok(bytes) => answer(Ok(&bytes)),
+            Err(error) => {
+                self.session.failed(&error);
+                answer(Err(error));
+            }
+        }
+    }
+
+    fn run(&self) -> Result<Vec<u8>, Error> {
+        let answers = self.snap.view.search(&SearchRequest {
+            queries: &self.query,
+            k: self.k,
+            ef: self.ef,
+            filter: self.defaults.filter.as_deref(),
+            exact: self.exact,
+            deadline: self
+                .defaults
+                .timeout_ms
+                .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
+            threads: 1,
         })?;
-        let count = answer.hits.len().min(k);
+        let answer = answers.into_iter().next().ok_or_else(|| Error::invalid("no answer"))?;
+        let count = answer.hits.len().min(self.k);
         let layer: u32 = match answer.layer {
             "A" => 1,
             "B" => 2,
             "C" => 3,
             _ => 0,
         };
-        out.clear();
+        let mut out = Vec::with_capacity(HEAD + 12 * count);
         for word in [
             count as u32,
             u32::from(answer.exact) | u32::from(answer.truncated) << 1,
@@ -145,7 +189,7 @@ impl Tree {
         for hit in answer.hits.iter().take(count) {
             out.extend_from_slice(&hit.distance.to_le_bytes());
         }
-        Ok(())
+        Ok(out)
     }
 }
 

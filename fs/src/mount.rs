@@ -5,14 +5,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 
-use crate::adapter::{Adapter, Kernel};
+use crate::adapter::{Adapter, Mounted};
 use crate::node::StoreId;
 use crate::options::{Arguments, Words, words};
 use crate::source::{Directory, Source, SourceKind, kind_of};
@@ -156,10 +157,28 @@ impl Plan {
     fn serve(self, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
         sys::block_ending_signals();
         let tree = Tree::new(self.source()?, self.settings.clone());
-        let adapter = Adapter::new(tree.clone(), self.passthrough);
+        let mounted: Arc<OnceLock<OwnedFd>> = Arc::default();
+        let ended = {
+            let (tree, mounted, mountpoint) = (tree.clone(), mounted.clone(), self.mountpoint.clone());
+            Box::new(move || {
+                tree.pool.drain(LAST_WORK);
+                // Somebody unmounted. Going on would end in fuser, which takes a cut-off connection for a mounted one
+                // (0.18) and unmounts the mountpoint once more, and with it whatever is mounted there by now.
+                if mounted.get().is_some_and(|connection| sys::is_cut_off(connection.as_fd())) {
+                    tracing::info!(mountpoint = %mountpoint.display(), "unmounted");
+                    std::process::exit(0);
+                }
+            })
+        };
+        let adapter = Adapter::new(tree.clone(), self.passthrough, ended);
         let mut session =
             Session::new(adapter, &self.mountpoint, &self.config).map_err(|error| self.explain(&error))?;
-        tree.connect(Box::new(Kernel(session.notifier())));
+        let connection = || {
+            session.as_fd().try_clone_to_owned().map_err(|error| Failure::new(format!("/dev/fuse: {error}")))
+        };
+        // Set once, and by nobody else.
+        let _ = mounted.set(connection()?);
+        tree.connect(Box::new(Mounted { notifier: session.notifier(), connection: connection()? }));
         let _watch =
             watch::start(&tree).map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
         let mut unmounter = session.unmount_callable();

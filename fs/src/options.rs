@@ -42,8 +42,8 @@ pub struct Arguments {
     /// Read file.rvf through the daemon even where the kernel could read it directly
     #[arg(long)]
     pub no_passthrough: bool,
-    /// Threads that answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Threads that receive the kernel's requests; what takes long, or comes while others wait, runs on further ones
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
     /// Log to this file
     #[arg(long, value_name = "FILE")]

@@ -304,11 +304,7 @@ impl Work {
     /// Whether it may keep a thread busy for longer than a moment.
     #[must_use]
     pub fn is_heavy(&self) -> bool {
-        if self.request.queries > 1 || self.filter().is_some() {
-            return true;
-        }
-        let scans = self.exact() || self.snap.view.image().is_none();
-        scans && self.snap.view.live().saturating_mul(self.snap.row_len()) > INLINE_SCAN_BYTES
+        self.request.queries > 1 || self.filter().is_some() || scans_much(&self.snap, self.exact())
     }
 
     /// Runs it. `threads` are used for several queries.
@@ -334,6 +330,13 @@ impl Work {
             rendered: Default::default(),
         })
     }
+}
+
+/// Whether one query has to look at more than a moment's worth of vectors.
+#[must_use]
+pub fn scans_much(snap: &Snap, exact: bool) -> bool {
+    let scans = exact || snap.view.image().is_none();
+    scans && snap.view.live().saturating_mul(snap.row_len()) > INLINE_SCAN_BYTES
 }
 
 /// The results of one request.

@@ -242,6 +242,12 @@ impl Snap {
         self.jsonl.get().map(|index| index.len)
     }
 
+    /// Whether metadata can be shown without decoding all of it first.
+    #[must_use]
+    pub fn metadata_is_ready(&self) -> bool {
+        !self.view.has_metadata() || self.jsonl.get().is_some()
+    }
+
     /// Ids that have metadata, ascending.
     #[must_use]
     pub fn metadata_ids(&self) -> &[u64] {

@@ -90,6 +90,7 @@ impl Source {
             Self::Directory(directory) => directory
                 .slots
                 .read()
+                .by_name
                 .values()
                 .filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned())
                 .collect(),
@@ -105,7 +106,7 @@ pub struct Directory {
     /// The directory.
     pub path: PathBuf,
     settings: Arc<Settings>,
-    slots: RwLock<BTreeMap<String, Arc<Slot>>>,
+    slots: RwLock<Slots>,
     next: AtomicU32,
     changed: RwLock<SystemTime>,
     opened: RwLock<Option<Opened>>,
@@ -115,6 +116,12 @@ impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Directory").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_name: BTreeMap<String, Arc<Slot>>,
+    by_id: BTreeMap<StoreId, Arc<Slot>>,
 }
 
 #[derive(Debug)]
@@ -144,7 +151,7 @@ impl Directory {
         let directory = Self {
             path: path.to_path_buf(),
             settings,
-            slots: RwLock::new(BTreeMap::new()),
+            slots: RwLock::new(Slots::default()),
             next: AtomicU32::new(0),
             changed: RwLock::new(SystemTime::now()),
             opened: RwLock::new(None),
@@ -184,20 +191,21 @@ impl Directory {
         }
         let mut slots = self.slots.write();
         let mut changed: Vec<String> = Vec::new();
-        slots.retain(|name, slot| {
+        let Slots { by_name, by_id } = &mut *slots;
+        by_name.retain(|name, slot| {
             let stays = found.get(name) == Some(&slot.path);
             if !stays {
                 changed.push(name.clone());
+                by_id.remove(&slot.id);
             }
             stays
         });
         for (name, path) in found {
-            if !slots.contains_key(&name) {
+            if !by_name.contains_key(&name) {
                 let id = StoreId(self.next.fetch_add(1, Ordering::Relaxed));
-                slots.insert(
-                    name.clone(),
-                    Arc::new(Slot { id, name: name.clone(), path, state: Mutex::new(None) }),
-                );
+                let slot = Arc::new(Slot { id, name: name.clone(), path, state: Mutex::new(None) });
+                by_name.insert(name.clone(), slot.clone());
+                by_id.insert(id, slot);
                 changed.push(name);
             }
         }
@@ -216,25 +224,25 @@ impl Directory {
     /// Names and numbers of all stores.
     #[must_use]
     pub fn list(&self) -> Vec<(String, StoreId)> {
-        self.slots.read().iter().map(|(name, slot)| (name.clone(), slot.id)).collect()
+        self.slots.read().by_name.iter().map(|(name, slot)| (name.clone(), slot.id)).collect()
     }
 
     /// The number of a name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<StoreId> {
-        self.slots.read().get(name).map(|slot| slot.id)
+        self.slots.read().by_name.get(name).map(|slot| slot.id)
     }
 
     /// The store behind a file of the directory, if it is open.
     #[must_use]
     pub fn open_at(&self, path: &Path) -> Option<Arc<StoreDir>> {
         let slots = self.slots.read();
-        let slot = slots.values().find(|slot| slot.path == path)?;
+        let slot = slots.by_name.values().find(|slot| slot.path == path)?;
         slot.state.lock().as_ref()?.as_ref().ok().cloned()
     }
 
     fn slot(&self, id: StoreId) -> Option<Arc<Slot>> {
-        self.slots.read().values().find(|slot| slot.id == id).cloned()
+        self.slots.read().by_id.get(&id).cloned()
     }
 
     /// Whether the number still belongs to a file.

@@ -50,6 +50,9 @@ impl Default for Settings {
     }
 }
 
+/// Segments up to this size are hashed and decoded in a moment.
+const QUICK_BYTES: u64 = 4 << 20;
+
 /// Told when a store has a new state; invalidates what the kernel has cached.
 pub type Listener = Box<dyn Fn(StoreId) + Send + Sync>;
 
@@ -238,6 +241,14 @@ impl StoreDir {
         state
     }
 
+    /// Whether header and info of a segment can be shown at once: they were computed before, or are quick to.
+    #[must_use]
+    pub fn knows(&self, snap: &Snap, key: SegmentKey) -> bool {
+        let quick = |part: &Part| part.raw.end - part.raw.start <= QUICK_BYTES;
+        snap.part(key).is_none_or(quick)
+            || (self.checksums.lock().contains_key(&key) && self.infos.lock().contains_key(&key))
+    }
+
     /// `info.json` of a segment; rendered once.
     #[must_use]
     pub fn info(&self, snap: &Snap, part: &Part) -> Arc<[u8]> {
@@ -269,6 +280,11 @@ impl StoreDir {
         let mut refusals = self.refusals.write();
         refusals.insert(Place::Top, (sentence.clone(), now));
         refusals.insert(place, (sentence, now));
+    }
+
+    /// Forgets the last refusal of a directory.
+    pub fn forgive(&self, place: Place) {
+        self.refusals.write().remove(&place);
     }
 
     /// The text of an `error` file and its time.

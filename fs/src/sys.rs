@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -92,7 +93,6 @@ pub fn fork() -> io::Result<Side> {
 /// # Errors
 /// When `/dev/null` cannot be opened.
 pub fn leave_terminal() -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: no preconditions; it fails only for a process group leader, which a fresh child is not.
     unsafe { libc::setsid() };
@@ -144,6 +144,24 @@ pub fn wait_for_end() -> i32 {
     signal
 }
 
+/// Whether something could be read from the descriptor now, without waiting.
+#[must_use]
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut wanted = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd, and no time to wait.
+    let ready = unsafe { libc::poll(&raw mut wanted, 1, 0) };
+    ready > 0 && wanted.revents & libc::POLLIN != 0
+}
+
+/// Whether the other side of the descriptor is gone; for a FUSE connection, whether its mount is.
+#[must_use]
+pub fn is_cut_off(fd: BorrowedFd<'_>) -> bool {
+    let mut wanted = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one valid pollfd, and no time to wait.
+    let ready = unsafe { libc::poll(&raw mut wanted, 1, 0) };
+    ready > 0 && wanted.revents & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
 /// The process that a thread belongs to, or `None` when there is no such thread.
 #[must_use]
 pub fn process_of(thread: u32) -> Option<u32> {
@@ -160,6 +178,19 @@ mod tests {
         let own = std::process::id();
         assert_eq!(process_of(own), Some(own));
         assert_eq!(process_of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_pipe_is_readable_once_something_is_in_it() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        assert!(!is_readable(reader.as_fd()));
+        writer.write_all(b"x").expect("written");
+        assert!(is_readable(reader.as_fd()));
+        assert!(!is_cut_off(reader.as_fd()));
+        drop(writer);
+        assert!(is_cut_off(reader.as_fd()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use mounted::{Mounted, errno, make_store, npy, open_store, run_ok, rvf_mount, wait_until};
+use mounted::{Mounted, errno, make_store, npy, open_store, run_ok, rvf_mount, umount, wait_until};
 
 /// Runs `rvf-mount` in the background mode and gives what it says.
 fn mount(source: &Path, at: &Path, options: &[&str]) -> Output {
@@ -82,17 +82,17 @@ fn the_command_returns_when_the_mount_is_ready_and_umount_ends_it() {
         let output = mount(&source, &at, &["-o", "rw,nofail,noatime,dev,suid,x-test"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(fs::read_to_string(at.join("status")).expect("at once").contains("vectors: 3\n"));
-        run_ok("umount", [&at]);
+        umount(&at);
         assert!(!is_mounted(&at));
         wait_until("the daemon let the file go", || open_store(&source).delete(&[77]).is_ok());
     }
     let mounts = || fs::read_to_string("/proc/self/mounts").expect("mounts");
     assert!(mount(&source, &at, &[]).status.success());
     assert!(mounts().contains(" fuse.rvf "), "{}", mounts());
-    run_ok("umount", [&at]);
+    umount(&at);
     assert!(mount(&source, &at, &["--no-subtype", "-o", "fsname=mine"]).status.success());
     assert!(mounts().contains(&format!("mine {} fuse ", at.display())), "{}", mounts());
-    run_ok("umount", [&at]);
+    umount(&at);
     // `$(...)` waits until the daemon has let go of standard output.
     let text = run_ok(
         "bash",
@@ -263,7 +263,7 @@ fn logs_go_where_they_are_sent() {
         .expect("it runs");
     assert!(output.status.success());
     assert!(mounted::write_file(&at.join("vectors/x"), b"1").is_err());
-    run_ok("umount", [&at]);
+    umount(&at);
     wait_until("the end is logged", || fs::read_to_string(&log).is_ok_and(|text| text.contains("unmounted")));
     let text = fs::read_to_string(&log).expect("a log");
     for line in text.lines() {
@@ -342,5 +342,5 @@ fn mount_t_rvf_works_with_the_helper() {
         [source.as_os_str(), at.as_os_str(), "-o".as_ref(), "ro,nofail".as_ref()],
     );
     assert_eq!(errno(mounted::write_file(&at.join("vectors/7"), b"1,2,3,4")), libc::EROFS);
-    run_ok("umount", [&at]);
+    umount(&at);
 }

@@ -136,6 +136,9 @@ impl Tree {
                     draft_facts(dir.drafts.named(Place::Vectors, &id.to_string()).ok_or(Error::Stale)?.attr())
                 }
             }
+            Item::MetadataJson(_) if cheap && !snap.metadata_is_ready() => {
+                Facts(0, now, 0o644, NONE, NONE, TEXT_BLOCK)
+            }
             Item::MetadataJson(id) => match snap.record(id) {
                 Some(record) => Facts(record.len() as u64, now, 0o644, SHORT, NONE, TEXT_BLOCK),
                 None => draft_facts(
@@ -145,7 +148,9 @@ impl Tree {
             Item::SegmentFile(key, file) => {
                 let part = snap.part(key).ok_or(Error::Stale)?;
                 let time = dir.part_time(&snap, key);
+                let unknown = cheap && !dir.knows(&snap, key);
                 let size = match file {
+                    SegmentFile::Header | SegmentFile::Info if unknown => 0,
                     SegmentFile::Raw => part.raw.end - part.raw.start,
                     SegmentFile::Payload => part.segment().map_or(0, |s| s.payload.end - s.payload.start),
                     SegmentFile::Header => segments::header_text(dir, &snap, part).len() as u64,

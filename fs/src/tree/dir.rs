@@ -58,6 +58,41 @@ impl Tree {
         self.remembered(node)
     }
 
+    /// Whether a lookup may take longer than a FUSE thread should be busy: the first look at metadata decodes all of it,
+    /// and the first look at a large segment's header or info hashes its payload.
+    #[must_use]
+    pub fn lookup_takes_long(&self, parent: u64, name: &str) -> bool {
+        let Some(Node::In(id, item)) = self.inodes.node(parent) else { return false };
+        if !matches!(item, Item::Top | Item::Metadata | Item::Segment(_)) {
+            return false;
+        }
+        let Ok(dir) = self.store(id) else { return false };
+        match item {
+            Item::Top => name == "metadata.jsonl" && !dir.snap().metadata_is_ready(),
+            Item::Metadata => !dir.snap().metadata_is_ready(),
+            Item::Segment(key) => matches!(name, "header" | "info.json") && !dir.knows(&dir.snap(), key),
+            _ => false,
+        }
+    }
+
+    /// The same for what is known by its inode number: attributes, opening, listing.
+    #[must_use]
+    pub fn takes_long(&self, ino: u64) -> bool {
+        let Some(Node::In(id, item)) = self.inodes.node(ino) else { return false };
+        if !matches!(
+            item,
+            Item::MetadataJsonl(_) | Item::Metadata | Item::MetadataJson(_) | Item::SegmentFile(..)
+        ) {
+            return false;
+        }
+        let Ok(dir) = self.store(id) else { return false };
+        match item {
+            Item::SegmentFile(key, SegmentFile::Header | SegmentFile::Info) => !dir.knows(&dir.snap(), key),
+            Item::SegmentFile(..) => false,
+            _ => !dir.snap().metadata_is_ready(),
+        }
+    }
+
     /// A node's attributes, with one lookup more. Nothing is remembered when there are none.
     pub(crate) fn remembered(&self, node: Node) -> Result<Attr, Error> {
         let ino = self.inodes.remember(node);

@@ -22,6 +22,9 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A read of this size is worth another thread when others wait.
+const LARGE_READ: usize = 128 << 10;
+
 impl Tree {
     /// Reads. The answer may come from another thread, and later.
     pub fn read(
@@ -38,6 +41,21 @@ impl Tree {
         if !handle.read {
             return answer(Err(Error::BadHandle));
         }
+        let copies = matches!(handle.body, Body::Range(..) | Body::Rows(..) | Body::Ids(..) | Body::Jsonl(_));
+        if copies && size >= LARGE_READ && self.is_pressed() {
+            let tree = self.clone();
+            return self.pool.run(move || tree.read_handle(handle, offset, size, answer));
+        }
+        self.read_handle(handle, offset, size, answer);
+    }
+
+    fn read_handle(
+        self: &Arc<Self>,
+        handle: Arc<Handle>,
+        offset: u64,
+        size: usize,
+        answer: impl FnOnce(Result<&[u8], Error>) + Send + 'static,
+    ) {
         match &handle.body {
             Body::Text(text) => answer(Ok(piece(text, offset, size))),
             // Straight from the mapped file: if it shrank meanwhile, the kernel gives the reader EIO.
@@ -151,7 +169,7 @@ impl Tree {
                         answer(Err(error));
                     }
                     Ok(Step::More) => answer(Ok(len)),
-                    Ok(Step::Run(work)) if !work.is_heavy() => {
+                    Ok(Step::Run(work)) if !work.is_heavy() && !self.is_pressed() => {
                         let result = work.run(1).map(|outcome| conclude(session, &mut exchange, outcome));
                         drop(exchange);
                         answer(result.map(|()| len).inspect_err(|error| session.failed(error)));

@@ -52,11 +52,13 @@ pub struct Caller {
     pub thread: u32,
 }
 
-/// Tells the kernel to forget what it cached. Never called from inside a reply that holds the same inode's lock.
-pub trait Invalidate: Send + Sync {
-    /// Size, times and mode of an inode.
+/// The other side of a mounted tree.
+pub trait Kernel: Send + Sync {
+    /// Whether further requests wait to be received.
+    fn has_waiting(&self) -> bool;
+    /// Forget size, times and mode of an inode.
     fn attributes(&self, ino: u64);
-    /// A name in a directory.
+    /// Forget a name in a directory. Not to be called from a handler: the kernel may hold the directory's lock then.
     fn name(&self, parent: u64, name: &str);
 }
 
@@ -72,7 +74,7 @@ pub struct Tree {
     pub pool: Pool,
     /// What holds for the whole mount.
     pub settings: Arc<Settings>,
-    kernel: OnceLock<Box<dyn Invalidate>>,
+    kernel: OnceLock<Box<dyn Kernel>>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -119,14 +121,20 @@ impl Tree {
     }
 
     /// Sets the way to the kernel's caches; once.
-    pub fn connect(&self, kernel: Box<dyn Invalidate>) {
+    pub fn connect(&self, kernel: Box<dyn Kernel>) {
         if self.kernel.set(kernel).is_err() {
             tracing::error!("a tree is connected to one kernel only");
         }
     }
 
-    pub(crate) fn kernel(&self) -> Option<&dyn Invalidate> {
+    pub(crate) fn kernel(&self) -> Option<&dyn Kernel> {
         self.kernel.get().map(AsRef::as_ref)
+    }
+
+    /// Whether others wait while this thread works. A single client is answered fastest by the thread that received its
+    /// request; with several, work goes to other threads so that every processor has some.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.kernel().is_some_and(Kernel::has_waiting)
     }
 
     /// The store a node belongs to.

@@ -114,6 +114,10 @@ impl Tree {
             return Err(Error::NotDirectory);
         }
         let listing = self.listing(node)?;
+        if let Some(records) = &listing.records {
+            // Here and not while listing, which must not keep a thread busy.
+            let _ = records.jsonl();
+        }
         let how = Open { read: true, ..Open::default() };
         Ok(self.opened(node, ino, None, how, caller, Body::List(listing), Caching::Direct).fh)
     }

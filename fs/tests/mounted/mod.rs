@@ -226,7 +226,7 @@ impl Mounted {
     }
 
     pub fn unmount(&mut self) -> std::process::ExitStatus {
-        run_ok("umount", [self.at.as_os_str()]);
+        umount(&self.at);
         self.wait()
     }
 }
@@ -264,6 +264,13 @@ pub fn close(file: fs::File) -> std::io::Result<()> {
     // SAFETY: the descriptor was just taken out of `file`, so it is open and nobody else owns it.
     let result = unsafe { libc::close(file.into_raw_fd()) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Unmounts. A child that another test is just starting may hold a copy of a descriptor for a moment longer.
+pub fn umount(at: &Path) {
+    wait_until("umount succeeds", || {
+        Command::new("umount").arg(at).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    });
 }
 
 pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
