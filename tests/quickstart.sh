@@ -61,8 +61,8 @@ run "echo '{\"id\": 7222816631159666, \"k\": 3, \"filter\": \"section = '\\''gam
 say "Add a vector of your own, and find it"
 run "mkdir -p new; awk 'BEGIN{for(i=0;i<384;i++)printf \"%s%s\", (i?\",\":\"\"), (i%7)/10; print \"\"}' > new/42"
 run "cp new/42 mnt/vectors/42"
-run "cat new/42 > mnt/query/in" 2>/dev/null || true
-run "echo > mnt/query/filter; cat new/42 > mnt/query/in; head -1 mnt/query/out"
+run "echo > mnt/query/filter"
+run "cat new/42 > mnt/query/in; head -1 mnt/query/out"
 
 say "Unmount"
 run "umount mnt 2>/dev/null || fusermount3 -u mnt"
