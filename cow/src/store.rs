@@ -230,7 +230,7 @@ fn load(
     visited.push((stamp.dev, stamp.ino));
     let bytes =
         if options.mmap { FileBytes::map(&file, stamp.len) } else { FileBytes::read(&file, stamp.len) }
-            .map_err(|e| Error::io(path, "map", e.into()))?;
+            .map_err(|e| Error::io(path, "map", e))?;
     let opened = recover::open(&bytes);
     let contents = contents::read(&bytes, &opened);
     let mut findings: Vec<Finding> = opened.findings.clone();

@@ -80,7 +80,7 @@ impl Batch {
     /// Rows in the batch.
     #[must_use]
     pub fn rows(&self) -> usize {
-        if self.dimension == 0 { 0 } else { self.vectors.len() / self.dimension }
+        self.vectors.len().checked_div(self.dimension).unwrap_or(0)
     }
 }
 
