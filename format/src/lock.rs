@@ -132,7 +132,7 @@ pub struct WriteLock {
     path: PathBuf,
     writer_id: [u8; 16],
     /// Holds the kernel lock.
-    _file: File,
+    file: File,
 }
 
 impl WriteLock {
@@ -147,7 +147,7 @@ impl WriteLock {
         let held = separate(path, file)?;
         loop {
             let error = match Self::attempt(&lock_path, &held)? {
-                Ok(writer_id) => return Ok(Self { path: lock_path, writer_id, _file: held }),
+                Ok(writer_id) => return Ok(Self { path: lock_path, writer_id, file: held }),
                 Err(holder) => holder,
             };
             if Instant::now() >= deadline {
@@ -181,6 +181,9 @@ impl Drop for WriteLock {
         {
             let _ = fs::remove_file(&self.path);
         }
+        // Closing the file is not enough while another thread is starting a program: its child holds a copy of the
+        // descriptor, and with it the lock, until the program runs.
+        let _ = self.file.unlock();
     }
 }
 
