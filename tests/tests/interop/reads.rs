@@ -190,7 +190,8 @@ fn a_graph_of_the_reference_serves_our_answers() {
         let request = SearchRequest {
             queries: &query,
             k: 10,
-            ef: Some(100),
+            // Small enough that looking at every row would be dearer.
+            ef: Some(40),
             filter: None,
             exact: false,
             deadline: None,
@@ -201,7 +202,7 @@ fn a_graph_of_the_reference_serves_our_answers() {
         let want = model.nearest(&query, 10);
         found += answer.hits.iter().filter(|h| want.iter().any(|w| w.0 == h.id)).count();
     }
-    assert!(found >= 490, "{found} of 500 nearest found through the adopted graph");
+    assert!(found >= 475, "{found} of 500 nearest found through the adopted graph");
     both_agree(&model, &path, &[]);
 }
 
