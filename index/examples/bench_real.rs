@@ -50,7 +50,8 @@ fn npy(path: &Path) -> Result<(Vec<usize>, Vec<u8>), Box<dyn Error>> {
 }
 
 fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
+    let (sign, exponent, fraction) =
+        (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 31), u32::from(bits & 1023));
     match exponent {
         0 => f32::from_bits(sign | (fraction as f32 * 2.0f32.powi(-24)).to_bits()),
         31 => f32::from_bits(sign | 0xFF << 23 | fraction << 13),
@@ -61,7 +62,10 @@ fn half(bits: u16) -> f32 {
 fn load(dir: &Path) -> Result<FileRows, Box<dyn Error>> {
     let (shape, base) = npy(&dir.join("base.f16.npy"))?;
     let (_, ids) = npy(&dir.join("ids.u64.npy"))?;
-    let ids: Vec<u64> = ids.chunks_exact(8).map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]])).collect();
+    let ids: Vec<u64> = ids
+        .chunks_exact(8)
+        .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
+        .collect();
     let dim = shape[1];
     let mut bytes = vec![0u8; 6];
     for (row, id) in base.chunks_exact(2 * dim).zip(&ids) {
@@ -83,7 +87,12 @@ fn truth(dir: &Path, name: &str) -> Result<Vec<Vec<u64>>, Box<dyn Error>> {
     let (shape, data) = npy(&dir.join(name))?;
     Ok(data
         .chunks_exact(8 * shape[1])
-        .map(|r| r.chunks_exact(8).take(10).map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]])).collect())
+        .map(|r| {
+            r.chunks_exact(8)
+                .take(10)
+                .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
+                .collect()
+        })
         .collect())
 }
 
@@ -122,11 +131,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let number = |i: usize, default: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     match op.as_str() {
         "build" => {
-            let params =
-                BuildParams { threads: number(4, 1), ef_construction: number(5, 200), m: number(6, 16), seed: 1 };
+            let params = BuildParams {
+                threads: number(4, 1),
+                ef_construction: number(5, 200),
+                m: number(6, 16),
+                seed: 1,
+            };
             let live: Vec<u32> = (0..rows.len()).collect();
             let (wall, cpu) = (Instant::now(), process_cpu_seconds());
-            let image = build(&rows, rows.dim, &live, Metric::Cosine, [0; 32], rows.len(), &params, &NoProgress)?;
+            let image =
+                build(&rows, rows.dim, &live, Metric::Cosine, [0; 32], rows.len(), &params, &NoProgress)?;
             println!(
                 "build n={} threads={} efc={} m={}: wall {:.2} s, cpu {:.2} s, {} bytes",
                 live.len(),
@@ -143,7 +157,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             let image = open(file)?;
             image.verify()?;
             let (queries, truth) = (queries(dir)?, truth(dir, "gt_cosine.u64.npy")?);
-            let efs: Vec<usize> = args.get(4).map_or("24,32,40,48,56,64,80,96,128,160,192,256", |a| a).split(',').filter_map(|v| v.parse().ok()).collect();
+            let efs: Vec<usize> = args
+                .get(4)
+                .map_or("24,32,40,48,56,64,80,96,128,160,192,256", |a| a)
+                .split(',')
+                .filter_map(|v| v.parse().ok())
+                .collect();
             let rounds = number(5, 5);
             let (mut scratch, mut out) = (Scratch::new(), Vec::new());
             println!("kernels {}", rvf_index::isa_name());
@@ -187,7 +206,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 hits += recall(&out, &rows, want);
             }
             let us = (cpu_seconds() - start) / queries.len() as f64 * 1e6;
-            println!("layer A alone ({} bytes): recall {:.4}, {us:.0} us", image.layer_a_range().len(), hits / queries.len() as f64);
+            println!(
+                "layer A alone ({} bytes): recall {:.4}, {us:.0} us",
+                image.layer_a_range().len(),
+                hits / queries.len() as f64
+            );
         }
         "filters" => {
             let image = open(file)?;
@@ -209,7 +232,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let start = cpu_seconds();
                 for (q, want) in queries.iter().zip(filter["gt_cosine_ids"].as_array().ok_or("no answers")?) {
                     let stats = image.search(q, 10, ef, &rows, Some(&allow), None, &mut scratch, &mut out)?;
-                    let want: Vec<u64> = want.as_array().into_iter().flatten().filter_map(|v| v.as_u64()).collect();
+                    let want: Vec<u64> =
+                        want.as_array().into_iter().flatten().filter_map(|v| v.as_u64()).collect();
                     hits += recall(&out, &rows, &want);
                     visited += u64::from(stats.visited);
                     scanned += u32::from(stats.scanned);

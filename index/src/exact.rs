@@ -105,7 +105,14 @@ pub enum Selection<'a> {
 ///
 /// Exactly the answer of the naive scan. Non-finite distances are ordered too: infinities after all finite ones, NaN
 /// last. O(selected rows x dim).
-pub fn scan(metric: Metric, q: &[f32], rows: &dyn Rows, select: Selection<'_>, k: usize, out: &mut Vec<Candidate>) {
+pub fn scan(
+    metric: Metric,
+    q: &[f32],
+    rows: &dyn Rows,
+    select: Selection<'_>,
+    k: usize,
+    out: &mut Vec<Candidate>,
+) {
     scan_threads(metric, q, rows, select, k, 1, out);
 }
 
@@ -135,7 +142,9 @@ pub fn scan_threads(
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads)
             .map(|t| {
-                let run = move || scan_part(metric, q, rows, select, units * t / threads..units * (t + 1) / threads, k);
+                let run = move || {
+                    scan_part(metric, q, rows, select, units * t / threads..units * (t + 1) / threads, k)
+                };
                 (t, std::thread::Builder::new().name("rvf-scan".into()).spawn_scoped(scope, run))
             })
             .collect();
@@ -243,8 +252,12 @@ fn scan_part(
     }
     let margin = Margin::new(metric, q);
     let k = k.min(rows.len() as usize);
-    let mut list =
-        Shortlist { k, upper: BinaryHeap::new(), kept: Vec::new(), compact_at: k.saturating_mul(2).saturating_add(1024) };
+    let mut list = Shortlist {
+        k,
+        upper: BinaryHeap::new(),
+        kept: Vec::new(),
+        compact_at: k.saturating_mul(2).saturating_add(1024),
+    };
     batches(select, part, rows.len(), |batch| {
         for (i, ordinal) in batch.iter().enumerate() {
             if let Some(next) = batch.get(i + 2) {
@@ -259,9 +272,15 @@ fn scan_part(
     let mut found = Vec::with_capacity(list.kept.len());
     let mut values = [0.0f32; GROUP];
     for chunk in list.kept.chunks(GROUP) {
-        let group: [&[u8]; GROUP] = std::array::from_fn(|i| chunk.get(i).map_or(&[][..], |(_, o)| rows.vector(*o)));
+        let group: [&[u8]; GROUP] =
+            std::array::from_fn(|i| chunk.get(i).map_or(&[][..], |(_, o)| rows.vector(*o)));
         distances(metric, q, group.get(..chunk.len()).unwrap_or(&[]), &mut values);
-        found.extend(chunk.iter().zip(values).map(|((_, ordinal), distance)| Candidate { ordinal: *ordinal, distance }));
+        found.extend(
+            chunk
+                .iter()
+                .zip(values)
+                .map(|((_, ordinal), distance)| Candidate { ordinal: *ordinal, distance }),
+        );
     }
     if found.len() > k {
         found.select_nth_unstable_by(k - 1, |a, b| order(rows, a, b));

@@ -145,10 +145,26 @@ impl Pool {
         self.entries.get(self.cursor..)?.iter().find(|e| **e & 1 == 0).map(|e| node_of(*e))
     }
 
-    /// Estimate of the `k`-th best (from 1); nothing while there are fewer.
+    /// Estimate of the `k`-th best (from 1) of different estimates; nothing while there are fewer.
+    ///
+    /// Copies of one row have one estimate. Counted one by one, a few of them would end a walk at the first such heap.
     #[inline]
     pub(crate) fn kth(&self, k: usize) -> Option<f32> {
-        self.entries.get(k.checked_sub(1)?).map(|e| estimate_of(*e))
+        let plain = k.checked_sub(1)?;
+        let kth = self.entries.get(plain)?;
+        if k > DISTINCT_UP_TO {
+            return Some(estimate_of(*kth));
+        }
+        let (mut distinct, mut last) = (0, u64::MAX);
+        for entry in &self.entries {
+            let estimate = entry >> 32;
+            distinct += usize::from(estimate != last);
+            if distinct == k {
+                return Some(estimate_of(*entry));
+            }
+            last = estimate;
+        }
+        None
     }
 
     /// Nodes, best first.
@@ -156,11 +172,14 @@ impl Pool {
         self.entries.iter().map(|e| node_of(*e))
     }
 
-    /// The entries' sort keys and nodes, best first.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.entries.iter().map(|e| ((*e >> 32) as u32, node_of(*e)))
+    /// Estimates and nodes, best first.
+    pub(crate) fn estimates(&self) -> impl Iterator<Item = (f32, u32)> + '_ {
+        self.entries.iter().map(|e| (estimate_of(*e), node_of(*e)))
     }
 }
+
+/// Beyond this `k` copies are not told apart: looking at every entry would cost too much.
+const DISTINCT_UP_TO: usize = 128;
 
 /// The estimate of an entry, undoing [`sort_key`](crate::sort_key).
 #[inline]

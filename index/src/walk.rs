@@ -4,7 +4,8 @@
 //! from bytes that may be damaged: a number that is no node is skipped, and a walk ends because each node is expanded
 //! at most once.
 
-use crate::codes::{CodeView, QueryCode, u32_at};
+use crate::Metric;
+use crate::codes::{CodeView, QueryCode, clamp, u32_at};
 use crate::scratch::{Pool, Scratch, Visited, node_of};
 use crate::simd::prefetch_bytes;
 
@@ -69,6 +70,9 @@ pub(crate) fn descend(
     }
 }
 
+/// See [`Stop::of`]. Chosen on the even queries of the Debian package embeddings.
+const GAMMA: f32 = 0.0493;
+
 /// When a walk ends.
 ///
 /// The plain rule of HNSW ends a walk when the `ef` nearest nodes found are all expanded, however hard the query. This
@@ -82,7 +86,7 @@ pub(crate) struct Stop {
     pub(crate) gamma: f32,
     /// Distance is this plus the estimate.
     pub(crate) offset: f32,
-    /// Differences of distance that the codes' rounding may make.
+    /// What the codes' rounding may make of a distance, about: two or three standard deviations.
     pub(crate) slack: f32,
     pub(crate) least: usize,
     pub(crate) most: usize,
@@ -94,13 +98,26 @@ impl Stop {
         Self { k: ef, gamma: 0.0, offset: 0.0, slack: 0.0, least: ef, most: ef }
     }
 
-    /// The rule for a search of `k` with this `ef`, whose query and metric give `offset` and `slack`.
+    /// The rule for a search of `k` with this `ef`. `radius` is the image's (see its header).
     ///
     /// `gamma` grows with the root of `ef`, so that a walk expands about `ef` nodes in the mean on real embeddings.
-    pub(crate) fn adaptive(k: usize, ef: usize, offset: f32, slack: f32) -> Self {
-        let e = |n: &str, d: f32| std::env::var(n).ok().and_then(|v| v.parse::<f32>().ok()).unwrap_or(d);
-        let gamma = e("GAMMA", 0.0493) * (ef as f32 / k.max(10) as f32).sqrt();
-        Self { k, gamma, offset, slack: slack * e("SLACK", 1.0), least: (ef as f32 * e("LEAST", 0.5)) as usize, most: (ef as f32 * e("MOST", 3.0)) as usize }
+    pub(crate) fn of(metric: Metric, k: usize, ef: usize, query: &QueryCode, radius: f32) -> Self {
+        // Distances are needed, not negated products: an inner product counts as one on the sphere of the build.
+        let sphere = match metric {
+            Metric::InnerProduct => clamp(query.norm * f64::from(radius)),
+            Metric::L2 | Metric::Cosine => 0.0,
+        };
+        // Both the query's step times a row's norm and the row's step times the query's norm are about this.
+        let slack = query.alpha * radius;
+        Self {
+            // For a very small `k` the distance of the k-th best alone says too little about the neighbourhood.
+            k: k.max(8),
+            gamma: GAMMA * (ef as f32 / k.max(10) as f32).sqrt(),
+            offset: query.offset + sphere,
+            slack: if slack.is_finite() { slack } else { 0.0 },
+            least: ef.div_ceil(2).max(k),
+            most: ef.saturating_mul(3),
+        }
     }
 
     /// The largest estimate worth expanding when the `k`-th best is `kth`.

@@ -9,9 +9,9 @@ use hnsw_rs::anndists::dist::distances::Distance;
 use hnsw_rs::prelude::Hnsw;
 
 use super::points::Points;
+use crate::IndexError;
 use crate::codes::Line;
 use crate::simd::Kernels;
-use crate::IndexError;
 
 /// Distance between two points given as code lines and a line of factors.
 struct CodeDistance {
@@ -21,7 +21,8 @@ struct CodeDistance {
 impl Distance<Line> for CodeDistance {
     fn eval(&self, a: &[Line], b: &[Line]) -> f32 {
         let (Some((fa, a)), Some((fb, b))) = (a.split_last(), b.split_last()) else { return 0.0 };
-        let dot = (self.kernels.dot_pair)(zerocopy::IntoBytes::as_bytes(a), zerocopy::IntoBytes::as_bytes(b)) as f32;
+        let dot = (self.kernels.dot_pair)(zerocopy::IntoBytes::as_bytes(a), zerocopy::IntoBytes::as_bytes(b))
+            as f32;
         let (fa, fb) = (Extra::read(fa), Extra::read(fb));
         // The symmetric terms of `fixed + beta * bias - alpha * scale * dot`; max() also turns a NaN into zero.
         (fa.fixed + fa.beta * fb.bias - fa.alpha * fb.scale * dot).max(0.0)
@@ -99,7 +100,10 @@ pub(crate) fn build_base(
             return Err(IndexError::Cancelled);
         }
     }
-    let mut base = Base { layers: vec![Vec::new(); usize::from(hnsw.get_max_level_observed()) + 1], entry: Some(*first) };
+    let mut base = Base {
+        layers: vec![Vec::new(); usize::from(hnsw.get_max_level_observed()) + 1],
+        entry: Some(*first),
+    };
     let mut best_level = None;
     for point in hnsw.get_point_indexation() {
         let level = usize::from(point.get_point_id().0);
@@ -110,7 +114,11 @@ pub(crate) fn build_base(
         }
         // Lists above the point's own level are entry hints of the insertion, not links.
         for (layer, neighbours) in base.layers.iter_mut().zip(point.get_neighborhood_id()).take(level + 1) {
-            let links = neighbours.iter().map(|n| n.d_id as u32).filter(|n| *n as usize != point.get_origin_id()).collect();
+            let links = neighbours
+                .iter()
+                .map(|n| n.d_id as u32)
+                .filter(|n| *n as usize != point.get_origin_id())
+                .collect();
             layer.push((point.get_origin_id() as u32, links));
         }
     }
@@ -120,7 +128,7 @@ pub(crate) fn build_base(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OwnedRows, Rows};
+    use crate::{Metric, OwnedRows, Rows};
 
     #[test]
     fn distances_are_symmetric_and_match_the_rows() {

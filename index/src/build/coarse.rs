@@ -4,11 +4,10 @@ use rayon::prelude::*;
 
 use super::Random;
 use crate::Metric;
-use crate::codes::{Line, QueryCode, clamp, code_row, scale_of, stride_of};
+use crate::Rows;
+use crate::codes::{CodeView, Line, QueryCode, clamp, code_row, components, stride_of};
 use crate::scratch::Pool;
 use crate::simd::{CodeTable, kernels};
-use crate::codes::CodeView;
-use crate::Rows;
 
 /// Layer A's four sections.
 #[derive(Default)]
@@ -33,16 +32,17 @@ struct Centroids {
 }
 
 impl Centroids {
-    fn new(metric: Metric, dim: usize, vectors: &[Vec<f32>]) -> Self {
+    fn new(metric: Metric, centre: &[f32], vectors: &[Vec<f32>]) -> Self {
+        let dim = centre.len();
         let stride = stride_of(dim);
         let mut lines = vec![Line([0; 64]); vectors.len() * stride / 64];
         let (mut scale, mut bias) = (Vec::new(), Vec::new());
         for (to, v) in lines.chunks_mut(stride / 64).zip(vectors) {
             let row: Vec<u8> = v.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let numbers = code_row(&row, dim, zerocopy::IntoBytes::as_mut_bytes(to));
-            scale.extend(scale_of(metric, numbers).to_le_bytes());
+            let numbers = code_row(metric, &row, centre, zerocopy::IntoBytes::as_mut_bytes(to));
+            scale.extend(clamp(numbers.step).to_le_bytes());
             if metric == Metric::L2 {
-                bias.extend(clamp(numbers.norm2).to_le_bytes());
+                bias.extend(clamp(numbers.coded2).to_le_bytes());
             }
         }
         Self { dim, lines, scale, bias }
@@ -50,7 +50,10 @@ impl Centroids {
 
     fn view(&self) -> CodeView<'_> {
         CodeView {
-            table: CodeTable { bytes: zerocopy::IntoBytes::as_bytes(self.lines.as_slice()), stride: stride_of(self.dim) },
+            table: CodeTable {
+                bytes: zerocopy::IntoBytes::as_bytes(self.lines.as_slice()),
+                stride: stride_of(self.dim),
+            },
             scale: &self.scale,
             bias: &self.bias,
             kernels: kernels(),
@@ -59,14 +62,22 @@ impl Centroids {
 }
 
 /// Nearest centroid of each row, as pool keys.
-fn assign(metric: Metric, dim: usize, rows: &dyn Rows, live: &[u32], centroids: &Centroids, all: &[u32]) -> Vec<u64> {
+fn assign(
+    metric: Metric,
+    centre: &[f32],
+    rows: &dyn Rows,
+    live: &[u32],
+    centroids: &Centroids,
+    all: &[u32],
+) -> Vec<u64> {
+    let bytes: Vec<u8> = centre.iter().flat_map(|c| c.to_le_bytes()).collect();
     live.par_iter()
         .map_init(
             || (QueryCode::default(), vec![0i32; all.len()], vec![0.0f32; all.len()], Vec::new()),
             |(query, dots, estimates, q), ordinal| {
                 q.clear();
-                q.extend(values(rows.vector(*ordinal), dim));
-                query.set(metric, q);
+                q.extend(values(rows.vector(*ordinal), centre.len()));
+                query.set(metric, q, &bytes);
                 centroids.view().estimates(query, all, dots, estimates);
                 all.iter().zip(estimates.iter()).map(|(c, e)| Pool::key(*e, *c)).min().unwrap_or(0)
             },
@@ -76,14 +87,14 @@ fn assign(metric: Metric, dim: usize, rows: &dyn Rows, live: &[u32], centroids: 
 
 /// A row's components, with those that are not finite as zero.
 fn values(row: &[u8], dim: usize) -> impl Iterator<Item = f32> + '_ {
-    row.chunks_exact(4)
-        .take(dim)
-        .map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .map(|v| if v.is_finite() { v } else { 0.0 })
+    components(row, dim).map(|v| if v.is_finite() { v } else { 0.0 })
 }
 
 /// Clusters the live rows into about sqrt(rows) lists. O(rows x sqrt(rows) x dim) bytes of codes compared.
-pub(crate) fn coarse(rows: &dyn Rows, dim: usize, live: &[u32], metric: Metric, seed: u64) -> Coarse {
+///
+/// Centroids are coded around `centre` like everything else.
+pub(crate) fn coarse(rows: &dyn Rows, centre: &[f32], live: &[u32], metric: Metric, seed: u64) -> Coarse {
+    let dim = centre.len();
     if live.is_empty() {
         return Coarse { offsets: vec![0; 4], ..Coarse::default() };
     }
@@ -102,7 +113,7 @@ pub(crate) fn coarse(rows: &dyn Rows, dim: usize, live: &[u32], metric: Metric, 
         sample.iter().take(count).map(|o| values(rows.vector(*o), dim).collect()).collect();
     let all: Vec<u32> = (0..count as u32).collect();
     for _ in 0..ROUNDS {
-        let near = assign(by, dim, rows, &sample, &Centroids::new(by, dim, &centres), &all);
+        let near = assign(by, centre, rows, &sample, &Centroids::new(by, centre, &centres), &all);
         let mut sums = vec![vec![0.0f64; dim]; count];
         let mut sizes = vec![0u32; count];
         for (ordinal, key) in sample.iter().zip(near) {
@@ -123,8 +134,8 @@ pub(crate) fn coarse(rows: &dyn Rows, dim: usize, live: &[u32], metric: Metric, 
             }
         }
     }
-    let centroids = Centroids::new(by, dim, &centres);
-    let near = assign(by, dim, rows, live, &centroids, &all);
+    let centroids = Centroids::new(by, centre, &centres);
+    let near = assign(by, centre, rows, live, &centroids, &all);
     let mut order: Vec<(u32, u64, u32)> =
         live.iter().zip(near).map(|(ordinal, key)| (crate::scratch::node_of(key), key, *ordinal)).collect();
     order.sort_unstable();

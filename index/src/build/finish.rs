@@ -7,11 +7,11 @@ use super::coarse::coarse;
 use super::points::Points;
 use super::refine::{Links, repair};
 use super::{Job, Ticker};
-use crate::codes::{Line, QueryCode};
+use crate::codes::{Line, QueryCode, clamp, components};
 use crate::image::layout::{ALIGN, Header, MAGIC, MAX_UPPER, VERSION, assemble};
-use crate::scratch::{Pool, Scratch};
+use crate::scratch::Scratch;
 use crate::walk::{LinkView, NO_LINK, Stop, descend, walk};
-use crate::{IndexError, Metric, default_ef};
+use crate::{IndexError, default_ef};
 
 /// A graph over points.
 #[derive(Debug, Default)]
@@ -31,7 +31,12 @@ const REPAIR_EF: usize = 128;
 /// Rounds of linking what does not find itself.
 const SELF_ROUNDS: usize = 3;
 
-pub(crate) fn finish(job: &Job<'_>, points: Points, origin: Origin, ticker: &Ticker<'_>) -> Result<Vec<u8>, IndexError> {
+pub(crate) fn finish(
+    job: &Job<'_>,
+    points: Points,
+    origin: Origin,
+    ticker: &Ticker<'_>,
+) -> Result<Vec<u8>, IndexError> {
     let count = points.count;
     let Origin { lists, mut upper, entry, degree, verify } = origin;
     upper.truncate(MAX_UPPER);
@@ -43,7 +48,9 @@ pub(crate) fn finish(job: &Job<'_>, points: Points, origin: Origin, ticker: &Tic
             *n = node as u32;
         }
     }
-    let renumber = |list: &[u32]| -> Vec<u32> { list.iter().filter_map(|p| node_of_point.get(*p as usize).copied()).collect() };
+    let renumber = |list: &[u32]| -> Vec<u32> {
+        list.iter().filter_map(|p| node_of_point.get(*p as usize).copied()).collect()
+    };
     let points = points.reordered(&order);
     let mut links = Links::new(count, degree);
     for (node, point) in order.iter().enumerate() {
@@ -67,7 +74,7 @@ pub(crate) fn finish(job: &Job<'_>, points: Points, origin: Origin, ticker: &Tic
         repair(&points, &mut links, entry, REPAIR_EF);
     }
     if verify && count > 1 {
-        self_search(&points, &mut links, &upper_links, entry, ticker)?;
+        self_search(job, &points, &order, &mut links, &upper_links, entry, ticker)?;
     }
 
     let ordinals: Vec<u32> = order.iter().filter_map(|p| job.live.get(*p as usize).copied()).collect();
@@ -77,16 +84,16 @@ pub(crate) fn finish(job: &Job<'_>, points: Points, origin: Origin, ticker: &Tic
             *n = node as u32;
         }
     }
-    let mut ids: Vec<(u64, u32)> = ordinals.iter().enumerate().map(|(n, o)| (job.rows.id(*o), n as u32)).collect();
+    let mut ids: Vec<(u64, u32)> =
+        ordinals.iter().enumerate().map(|(n, o)| (job.rows.id(*o), n as u32)).collect();
     ids.sort_unstable();
-    let a = coarse(job.rows, job.dim, job.live, job.metric, job.params.seed);
+    let a = coarse(job.rows, &points.centre, job.live, job.metric, job.params.seed);
     let mut upper_bytes = Vec::new();
     for table in &upper_links {
         upper_bytes.extend_from_slice(&table.bytes);
         upper_bytes.resize(upper_bytes.len().next_multiple_of(ALIGN), 0xFF);
     }
-    let (min_norm, max_norm) = points.norm_range();
-    let radius = if job.metric == Metric::InnerProduct { points.radius2.sqrt() } else { max_norm };
+    let (min_norm, radius) = (points.min_norm(), points.radius());
     let header = Header {
         magic: MAGIC,
         version: VERSION.into(),
@@ -110,14 +117,16 @@ pub(crate) fn finish(job: &Job<'_>, points: Points, origin: Origin, ticker: &Tic
         upper_counts: std::array::from_fn(|i| (upper.get(i).map_or(0, |l| l.len() as u32)).into()),
         reserved_b: [0; 4],
         sections: Default::default(),
-        reserved_c: [0; 120],
+        reserved_c: [0; 104],
     };
     let le = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let id_bytes: Vec<u8> = ids.iter().flat_map(|(id, _)| id.to_le_bytes()).collect();
     let id_nodes: Vec<u8> = ids.iter().flat_map(|(_, node)| node.to_le_bytes()).collect();
+    let centre: Vec<u8> = points.centre.iter().flat_map(|c| c.to_le_bytes()).collect();
     Ok(assemble(
         header,
         [
+            &centre,
             a.codes.as_bytes(),
             &a.factors,
             &a.offsets,
@@ -170,33 +179,47 @@ fn numbering(lists: &[Vec<u32>], upper: &[Vec<(u32, Vec<u32>)>], entry: u32) -> 
     order
 }
 
-/// Searches for every node as a query would; those that do not come out get a link from the nearest that did.
+/// Searches for every node's row as a query would, with the same codes, entry and end; those that do not come out get
+/// a link from the nearest that did.
 fn self_search(
+    job: &Job<'_>,
     points: &Points,
+    order: &[u32],
     links: &mut Links,
     upper: &[Links],
     entry: u32,
     ticker: &Ticker<'_>,
 ) -> Result<(), IndexError> {
-    let ef = default_ef(1);
+    let centre: Vec<u8> = points.centre.iter().flat_map(|c| c.to_le_bytes()).collect();
+    let radius = clamp(points.radius());
     let mut ask: Vec<u32> = (0..points.count).collect();
     for round in 0..SELF_ROUNDS {
         let view = links.view();
         let lost: Vec<(u32, Vec<u32>)> = ask
             .par_iter()
-            .map_init(Scratch::new, |scratch, node| {
-                if round == 0 && !ticker.tick() {
-                    return Err(IndexError::Cancelled);
-                }
-                points.query(*node, &mut scratch.query);
-                let start = enter(points, upper, entry, scratch);
-                walk(view, points.count, points.view(), &[start], Stop::plain(ef), scratch);
-                // Duplicates of a row have its code; any of them will do.
-                let own = own_key(points, *node, &scratch.query);
-                let found = scratch.pool.entries().next().is_some_and(|(key, _)| key <= own)
-                    && (scratch.pool.nodes().any(|n| n == *node) || scratch.pool.entries().all(|(key, _)| key <= own));
-                Ok((!found).then(|| (*node, scratch.pool.nodes().collect())))
-            })
+            .map_init(
+                || (Scratch::new(), Vec::new()),
+                |(scratch, q), node| {
+                    if round == 0 && !ticker.tick() {
+                        return Err(IndexError::Cancelled);
+                    }
+                    let ordinal = order.get(*node as usize).and_then(|p| job.live.get(*p as usize));
+                    q.clear();
+                    q.extend(ordinal.into_iter().flat_map(|o| components(job.rows.vector(*o), job.dim)));
+                    if q.len() != job.dim || q.iter().any(|v| !v.is_finite()) {
+                        return Ok(None);
+                    }
+                    scratch.query.set(job.metric, q, &centre);
+                    let stop = Stop::of(job.metric, 1, default_ef(1), &scratch.query, radius);
+                    let start = enter(points, upper, entry, scratch);
+                    walk(view, points.count, points.search_view(), &[start], stop, scratch);
+                    // Rows nearer than the row itself (inner product, copies) may fill the answer: then it is not lost.
+                    let own = own_estimate(points, *node, &scratch.query) + stop.slack;
+                    let found = scratch.pool.nodes().any(|n| n == *node)
+                        || scratch.pool.kth(stop.k).is_some_and(|kth| kth <= own);
+                    Ok((!found).then(|| (*node, scratch.pool.nodes().take(REPAIR_EF).collect())))
+                },
+            )
             .collect::<Result<Vec<Option<_>>, _>>()?
             .into_iter()
             .flatten()
@@ -205,12 +228,12 @@ fn self_search(
             break;
         }
         for (node, near) in &lost {
-            // The last place goes first: lists are ordered by worth.
-            for host in near.iter().take(2) {
+            for host in near.iter().take(4) {
                 let mut list: Vec<u32> = links.view().row(*host).collect();
                 if list.contains(node) || host == node {
                     continue;
                 }
+                // The last place goes first: lists are ordered by worth.
                 if list.len() >= links.degree {
                     list.pop();
                 }
@@ -225,10 +248,10 @@ fn self_search(
     Ok(())
 }
 
-fn own_key(points: &Points, node: u32, query: &QueryCode) -> u32 {
+fn own_estimate(points: &Points, node: u32, query: &QueryCode) -> f32 {
     let (mut dots, mut estimates) = ([0; 1], [0.0; 1]);
-    points.view().estimates(query, &[node], &mut dots, &mut estimates);
-    (Pool::key(estimates[0], 0) >> 32) as u32
+    points.search_view().estimates(query, &[node], &mut dots, &mut estimates);
+    estimates[0]
 }
 
 /// The descent of a search, over tables not yet written down.
@@ -239,7 +262,7 @@ fn enter(points: &Points, upper: &[Links], entry: u32, scratch: &mut Scratch) ->
         let count = (table.bytes.len() / (table.degree * 4)) as u32;
         let Scratch { query, todo, dots, estimates, .. } = scratch;
         let layer = LinkView { bytes: &table.bytes, degree: table.degree };
-        at = descend(layer, count, points.view(), query, at, todo, dots, estimates).0;
+        at = descend(layer, count, points.search_view(), query, at, todo, dots, estimates).0;
     }
     at
 }
@@ -256,7 +279,8 @@ impl Points {
         };
         let (scale, bias, pair_bias) = (pick(&self.scale), pick(&self.bias), pick(&self.pair_bias));
         let numbers = order.iter().filter_map(|p| self.numbers.get(*p as usize).copied()).collect();
-        Self { lines, scale, bias, pair_bias, numbers, ..self }
+        let factors = order.iter().map(|p| self.factors(*p)).collect();
+        let corrections = order.iter().filter_map(|p| self.corrections.get(*p as usize).copied()).collect();
+        Self { lines, scale, bias, pair_bias, numbers, factors, corrections, ..self }
     }
 }
-

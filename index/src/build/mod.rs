@@ -56,7 +56,12 @@ impl BuildParams {
             if ok { Ok(()) } else { Err(IndexError::Parameter { name, value: value as u64, allowed }) }
         };
         one("m", self.m, (2..=64).contains(&self.m), "2 to 64")?;
-        one("ef_construction", self.ef_construction, (8..=4096).contains(&self.ef_construction), "8 to 4096")?;
+        one(
+            "ef_construction",
+            self.ef_construction,
+            (8..=4096).contains(&self.ef_construction),
+            "8 to 4096",
+        )?;
         one("threads", self.threads, self.threads <= 1024, "at most 1024")
     }
 }
@@ -91,7 +96,13 @@ struct Ticker<'a> {
 
 impl<'a> Ticker<'a> {
     fn new(progress: &'a dyn Progress, total: u64) -> Self {
-        Self { progress, done: AtomicU64::new(0), total, cancelled: AtomicBool::new(false), report: Mutex::new(()) }
+        Self {
+            progress,
+            done: AtomicU64::new(0),
+            total,
+            cancelled: AtomicBool::new(false),
+            report: Mutex::new(()),
+        }
     }
 
     /// One step; false when the job is to stop.
@@ -156,7 +167,10 @@ impl Job<'_> {
         }
         // Ordinals must be covered rows, each once: ascending order (file order) shows it at a glance.
         if let Some(w) = self.live.windows(2).find(|w| w[0] >= w[1]) {
-            return Err(IndexError::Graph(format!("live ordinals are not ascending at {} and {}", w[0], w[1])));
+            return Err(IndexError::Graph(format!(
+                "live ordinals are not ascending at {} and {}",
+                w[0], w[1]
+            )));
         }
         match self.live.last() {
             Some(last) if *last >= self.covered_rows || *last >= self.rows.len() => {
@@ -244,18 +258,16 @@ struct Effort {
 
 impl Effort {
     fn of(count: usize, ef_construction: usize) -> Self {
-        let env = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
         Self {
-            parts: env("PARTS", if count < 8192 { 1 } else { 2 }),
-            base_ef: env("BASE_EF", (ef_construction / 4).max(8)),
-            merge_ef: env("MERGE_EF", (ef_construction / 4).max(8)),
-            refine_ef: env("REFINE_EF", (ef_construction / 2).max(16)),
+            parts: if count < 8192 { 1 } else { 2 },
+            base_ef: (ef_construction / 5).max(16),
+            merge_ef: (ef_construction / 5).max(16),
+            refine_ef: ef_construction.max(16),
         }
     }
 }
 
 fn build_in_pool(job: &Job<'_>, progress: &dyn Progress) -> Result<Vec<u8>, IndexError> {
-    let t0 = std::time::Instant::now();
     let points = Points::read(job.rows, job.dim, job.live, job.metric)?;
     let count = points.count as usize;
     let effort = Effort::of(count, job.params.ef_construction);
@@ -283,11 +295,9 @@ fn build_in_pool(job: &Job<'_>, progress: &dyn Progress) -> Result<Vec<u8>, Inde
         })
         .collect::<Result<_, _>>()?;
     let top = bases.remove(0);
-    eprintln!("base {:?}", t0.elapsed());
 
     let degree = 2 * job.params.m;
-    let envf = |name: &str, default: f32| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    let how = Selection { degree, alpha: envf("ALPHA", 1.0), fill: envf("FILL", 0.0) as usize };
+    let how = Selection { degree, alpha: 1.0, fill: job.params.m / 2 };
     let mut lists = vec![Vec::new(); count];
     for (point, links) in bases.iter_mut().filter_map(|b| b.layers.first_mut()).flatten() {
         if let Some(list) = lists.get_mut(*point as usize) {
@@ -305,7 +315,12 @@ fn build_in_pool(job: &Job<'_>, progress: &dyn Progress) -> Result<Vec<u8>, Inde
         }
         part
     };
-    let search = |links: &Links, point: u32, entries: &[u32], ef: usize, scratch: &mut Scratch, found: &mut Vec<u32>| {
+    let search = |links: &Links,
+                  point: u32,
+                  entries: &[u32],
+                  ef: usize,
+                  scratch: &mut Scratch,
+                  found: &mut Vec<u32>| {
         points.query(point, &mut scratch.query);
         walk(links.view(), points.count, points.view(), entries, Stop::plain(ef), scratch);
         found.extend(scratch.pool.nodes());
@@ -326,26 +341,17 @@ fn build_in_pool(job: &Job<'_>, progress: &dyn Progress) -> Result<Vec<u8>, Inde
             how,
             &tick,
         )?;
-        eprintln!("merge {:?}", t0.elapsed());
     }
-    let envu = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    for round in 0..envu("PASSES", 1) {
     let links = Links::from_lists(&lists, degree);
+    // From afar, as a query comes: what the walk meets on its way becomes candidates for long links.
     lists = pass(
         &points,
         &lists,
-        |point, scratch, found| {
-            // The nearest links first: the walk starts beside the point.
-            let mut entry: Vec<u32> = if envu("GLOBAL", 0) == 0 { links.view().row(point).take(8).collect() } else { vec![] };
-            entry.extend(&entries);
-            search(&links, point, &entry, effort.refine_ef, scratch, found);
-        },
+        |point, scratch, found| search(&links, point, &entries, effort.refine_ef, scratch, found),
         how,
         &tick,
     )?;
-    eprintln!("refine {round} {:?}", t0.elapsed());
-    }
-    eprintln!("refine {:?}", t0.elapsed());
+    drop(links);
     let origin = Origin {
         lists,
         upper: upper_layers(&points, &top, job.params.m),
@@ -353,9 +359,7 @@ fn build_in_pool(job: &Job<'_>, progress: &dyn Progress) -> Result<Vec<u8>, Inde
         degree,
         verify: true,
     };
-    let r = finish(job, points, origin, &ticker);
-    eprintln!("finish {:?}", t0.elapsed());
-    r
+    finish(job, points, origin, &ticker)
 }
 
 /// The layers of a graph over a sample as the layers above layer 0, with at most `m` links per node.
@@ -373,7 +377,11 @@ fn upper_layers(points: &Points, top: &Base, m: usize) -> Vec<Vec<(u32, Vec<u32>
                     // hnsw_rs may link to a point that is not in the layer.
                     let inside: Vec<u32> =
                         links.iter().copied().filter(|l| members.binary_search(l).is_ok()).collect();
-                    let kept = if inside.len() > m { chooser.choose(points, *point, &inside, how).to_vec() } else { inside };
+                    let kept = if inside.len() > m {
+                        chooser.choose(points, *point, &inside, how).to_vec()
+                    } else {
+                        inside
+                    };
                     (*point, kept)
                 })
                 .collect()
@@ -390,19 +398,30 @@ fn imported(points: &Points, live: &[u32], graph: &ReferenceGraph, m: usize) -> 
     let mut point_of = Vec::with_capacity(nodes);
     let mut taken = vec![false; nodes];
     for ordinal in &graph.ordinals {
-        let point = live.binary_search(ordinal).map_err(|_| IndexError::Graph(format!("row {ordinal} is not live")))?;
+        let point = live
+            .binary_search(ordinal)
+            .map_err(|_| IndexError::Graph(format!("row {ordinal} is not live")))?;
         match taken.get_mut(point) {
             Some(t) if !*t => *t = true,
             _ => return Err(IndexError::Graph(format!("row {ordinal} is there twice"))),
         }
         point_of.push(point as u32);
     }
-    if graph.layers.iter().any(|l| l.offsets.len() != nodes + 1 || l.links.iter().any(|t| *t as usize >= nodes)) {
+    if graph
+        .layers
+        .iter()
+        .any(|l| l.offsets.len() != nodes + 1 || l.links.iter().any(|t| *t as usize >= nodes))
+    {
         return Err(IndexError::Graph("a layer's offsets or links are out of range".into()));
     }
     let degree = usize::from(graph.m0).clamp(2 * m, 128).next_multiple_of(16);
     let row = |layer: &crate::Csr, node: usize| -> Vec<u32> {
-        layer.row(node).iter().filter(|t| **t as usize != node).filter_map(|t| point_of.get(*t as usize).copied()).collect()
+        layer
+            .row(node)
+            .iter()
+            .filter(|t| **t as usize != node)
+            .filter_map(|t| point_of.get(*t as usize).copied())
+            .collect()
     };
     let how = Selection { degree, alpha: 1.0, fill: degree };
     let mut lists = vec![Vec::new(); nodes];
@@ -410,7 +429,11 @@ fn imported(points: &Points, live: &[u32], graph: &ReferenceGraph, m: usize) -> 
     if let Some(layer) = graph.layers.first() {
         for (node, point) in point_of.iter().enumerate() {
             let links = row(layer, node);
-            let kept = if links.len() > degree { chooser.choose(points, *point, &links, how).to_vec() } else { links };
+            let kept = if links.len() > degree {
+                chooser.choose(points, *point, &links, how).to_vec()
+            } else {
+                links
+            };
             if let Some(list) = lists.get_mut(*point as usize) {
                 *list = kept;
             }
@@ -445,4 +468,3 @@ fn imported(points: &Points, live: &[u32], graph: &ReferenceGraph, m: usize) -> 
     let entry = graph.entry.and_then(|e| point_of.get(e as usize).copied()).unwrap_or(0);
     Ok(Origin { lists, upper, entry, degree, verify: true })
 }
-

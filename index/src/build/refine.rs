@@ -56,6 +56,9 @@ pub(crate) struct Selection {
     pub(crate) fill: usize,
 }
 
+/// Most links from a point to copies of itself.
+const COPIES: usize = 4;
+
 /// Working memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Chooser {
@@ -68,7 +71,13 @@ pub(crate) struct Chooser {
 
 impl Chooser {
     /// Chooses links for `point` from `candidates` (any order, duplicates and the point itself allowed).
-    pub(crate) fn choose(&mut self, points: &Points, point: u32, candidates: &[u32], how: Selection) -> &[u32] {
+    pub(crate) fn choose(
+        &mut self,
+        points: &Points,
+        point: u32,
+        candidates: &[u32],
+        how: Selection,
+    ) -> &[u32] {
         let view = points.view();
         let Self { scratch, candidates: keys, distances, chosen, dropped } = self;
         scratch.batch(candidates.len().max(how.degree));
@@ -86,9 +95,17 @@ impl Chooser {
         distances.extend(keys.iter().map(|k| (key_distance(*k), node_of(*k))));
         chosen.clear();
         dropped.clear();
+        let mut copies = 0;
         for (distance, candidate) in distances.iter() {
             if chosen.len() >= how.degree {
                 break;
+            }
+            // Copies of the point lead nowhere new, and the rule below never drops them.
+            if *distance == 0.0 {
+                copies += 1;
+                if copies > COPIES {
+                    continue;
+                }
             }
             let mut keep = true;
             let fixed = points.query(*candidate, query);

@@ -51,7 +51,8 @@ impl Image {
         let view = self.view();
         let nodes = self.nodes() as usize;
         // Nodes by rank of id, and back.
-        let by_rank: Vec<u32> = numbers(self.header.section(bytes, Section::IdNodes)).filter(|n| (*n as usize) < nodes).collect();
+        let by_rank: Vec<u32> =
+            numbers(self.header.section(bytes, Section::IdNodes)).filter(|n| (*n as usize) < nodes).collect();
         let mut rank_of = vec![u32::MAX; nodes];
         for (rank, node) in by_rank.iter().enumerate() {
             if let Some(r) = rank_of.get_mut(*node as usize) {
@@ -62,14 +63,20 @@ impl Image {
         let mut layer_counts = vec![1u8; by_rank.len()];
         let mut layers = Vec::with_capacity(max_level + 1);
         for level in 0..=max_level {
-            let (links, count) = if level == 0 { (view.links, view.nodes) } else { self.upper(view.upper, level) };
+            let (links, count) =
+                if level == 0 { (view.links, view.nodes) } else { self.upper(view.upper, level) };
             let mut csr = Csr { offsets: Vec::with_capacity(by_rank.len() + 1), links: Vec::new() };
             csr.offsets.push(0);
             for (node, layer_count) in by_rank.iter().zip(&mut layer_counts) {
                 if *node < count {
                     *layer_count = level as u8 + 1;
                     let start = csr.links.len();
-                    csr.links.extend(links.row(*node).filter_map(|to| rank_of.get(to as usize)).filter(|r| **r != u32::MAX));
+                    csr.links.extend(
+                        links
+                            .row(*node)
+                            .filter_map(|to| rank_of.get(to as usize))
+                            .filter(|r| **r != u32::MAX),
+                    );
                     if let Some(row) = csr.links.get_mut(start..) {
                         row.sort_unstable();
                     }

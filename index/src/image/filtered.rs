@@ -5,7 +5,7 @@
 //! is shorter than `ef` where few match: to find the `k` nearest of a share `s`, the walk passes about `k / s` nodes
 //! anyway, which is as thorough as a large `ef`.
 
-use super::search::{Pass, SearchStats, rerank_count};
+use super::search::{Pass, SearchStats, kept_at_least};
 use super::{Image, View};
 use crate::codes::u32_at;
 use crate::scratch::{Pool, Scratch, node_of};
@@ -14,12 +14,12 @@ use crate::walk::gather;
 /// Results kept at `matching` of `nodes`.
 fn results_wanted(k: usize, ef: usize, matching: u64, nodes: u32) -> usize {
     let share = (matching as f64 / f64::from(nodes.max(1))).clamp(0.0, 1.0);
-    let least = rerank_count(k) + k / 2;
+    let least = kept_at_least(k) + k / 2;
     least + (ef.saturating_sub(least) as f64 * share) as usize
 }
 
 impl Image {
-    /// Fills `scratch.ordinals` with matching rows to rerank. False when the walk cost more than looking at all
+    /// Fills `scratch.results` with the best matching nodes. False when the walk cost more than looking at all
     /// matching rows would: then the caller does that.
     #[expect(clippy::too_many_arguments, reason = "parts of one search")]
     pub(super) fn walk_filtered(
@@ -37,7 +37,7 @@ impl Image {
         // A bounded frontier: nodes beyond it are too far to matter before the results are full.
         let frontier = (wanted as u64).saturating_mul(4 * u64::from(view.nodes)) / matching.max(1);
         scratch.batch(view.links.degree.max(1));
-        let Scratch { query, visited, pool, results, todo, dots, estimates, ordinals, .. } = scratch;
+        let Scratch { query, visited, pool, results, todo, dots, estimates, .. } = scratch;
         visited.start(view.nodes as usize);
         pool.start((frontier as usize).clamp(ef, 65_536));
         results.start(wanted);
@@ -57,7 +57,7 @@ impl Image {
                     }
                 }
             }
-            if seen > matching.saturating_mul(2).max(2048) {
+            if seen > matching.max(2048) {
                 stats.visited += seen as u32;
                 return false;
             }
@@ -69,8 +69,6 @@ impl Image {
             }
         }
         stats.visited += seen as u32;
-        ordinals.clear();
-        ordinals.extend(results.nodes().take(rerank_count(k)).filter_map(|n| u32_at(view.ordinals, n as usize)));
         true
     }
 }

@@ -9,7 +9,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"RVFIMG\r\n";
 pub(crate) const VERSION: u32 = 1;
 /// Layers above layer 0 at most.
 pub(crate) const MAX_UPPER: usize = 15;
-pub(crate) const SECTIONS: usize = 13;
+pub(crate) const SECTIONS: usize = 14;
 pub(crate) const HEADER_BYTES: usize = 512;
 pub(crate) const ALIGN: usize = 64;
 pub(crate) const MAX_DEGREE: u32 = 1024;
@@ -18,32 +18,34 @@ pub(crate) const MAX_DEGREE: u32 = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Section {
+    /// f32 per component: what codes are relative to.
+    Centre = 0,
     /// Layer A: codes of the coarse centroids, `centroids x stride`.
-    CentroidCodes = 0,
+    CentroidCodes = 1,
     /// Layer A: f32 scale of each centroid, then (L2 only) f32 squared norm of each.
-    CentroidFactors = 1,
+    CentroidFactors = 2,
     /// Layer A: `centroids + 1` u32 positions in the lists.
-    ListOffsets = 2,
+    ListOffsets = 3,
     /// Layer A: u32 row ordinals, list after list, the nearest to the centroid first.
-    ListRows = 3,
+    ListRows = 4,
     /// Layers 1.. in turn: `count(layer) x degree_upper` u32 node numbers, each layer padded to 64 bytes.
-    Upper = 4,
+    Upper = 5,
     /// Layer 0: `nodes x degree` u32 node numbers; `0xFFFFFFFF` ends a shorter row.
-    Links = 5,
+    Links = 6,
     /// `nodes x stride` code bytes.
-    Codes = 6,
+    Codes = 7,
     /// f32 per node.
-    Scale = 7,
+    Scale = 8,
     /// f32 per node (L2) or empty.
-    Bias = 8,
+    Bias = 9,
     /// u32 row ordinal per node.
-    Ordinals = 9,
+    Ordinals = 10,
     /// u32 node per covered row; `0xFFFFFFFF` where the row has no node.
-    NodeOfOrdinal = 10,
+    NodeOfOrdinal = 11,
     /// u64 vector ids, ascending.
-    Ids = 11,
+    Ids = 12,
     /// u32 node of each id in `Ids`.
-    IdNodes = 12,
+    IdNodes = 13,
 }
 
 /// One entry of the section table.
@@ -77,13 +79,13 @@ pub(crate) struct Header {
     pub(crate) checksum: [u8; 16],
     pub(crate) coverage: [u8; 32],
     pub(crate) min_norm: F32,
-    /// Radius of the sphere the rows were put on (inner product); else the largest norm.
+    /// Radius of the sphere the rows were put on (inner product); else the median norm of what was coded.
     pub(crate) radius: F32,
     /// Nodes in layers 1, 2, ...; a layer's nodes are `0..count`. Zero from the first layer that does not exist.
     pub(crate) upper_counts: [U32; MAX_UPPER],
     pub(crate) reserved_b: [u8; 4],
     pub(crate) sections: [Extent; SECTIONS],
-    pub(crate) reserved_c: [u8; 120],
+    pub(crate) reserved_c: [u8; 104],
 }
 
 const _: () = {
@@ -134,7 +136,10 @@ impl Header {
         let mut above = nodes;
         for (i, count) in header.upper_counts.iter().enumerate() {
             if count.get() > above {
-                return Err(bad(120 + 4 * i, format!("layer {} has {count} nodes, the one below {above}", i + 1)));
+                return Err(bad(
+                    120 + 4 * i,
+                    format!("layer {} has {count} nodes, the one below {above}", i + 1),
+                ));
             }
             above = count.get();
         }
@@ -149,6 +154,7 @@ impl Header {
         let l2 = u64::from(self.metric == crate::Metric::L2.code());
         let upper = (0..MAX_UPPER).map(|l| self.upper_bytes(l) as u64).sum::<u64>();
         let exact = [
+            (Section::Centre, u64::from(self.dim.get()) * 4),
             (Section::CentroidCodes, c * stride),
             (Section::CentroidFactors, c * 4 * (1 + l2)),
             (Section::ListOffsets, (c + 1) * 4),
@@ -168,10 +174,16 @@ impl Header {
             let Some(extent) = self.sections.get(section as usize) else { continue };
             let end = extent.offset.get().checked_add(extent.len.get());
             if extent.len.get() != want {
-                return Err(bad(at, format!("section {section:?} has {} bytes, {want} expected", extent.len)));
+                return Err(bad(
+                    at,
+                    format!("section {section:?} has {} bytes, {want} expected", extent.len),
+                ));
             }
             if extent.offset.get() % ALIGN as u64 != 0 || end.is_none_or(|e| e > len as u64) {
-                return Err(bad(at, format!("section {section:?} lies at {} outside the image", extent.offset)));
+                return Err(bad(
+                    at,
+                    format!("section {section:?} lies at {} outside the image", extent.offset),
+                ));
             }
         }
         Ok(())

@@ -73,8 +73,10 @@ impl Image {
             what: format!("lies at {range:?} of {} bytes", bytes.bytes().len()),
         })?;
         let header = Header::parse(part)?;
-        let metric = Metric::from_code(header.metric)
-            .ok_or_else(|| IndexError::Image { offset: 12, what: format!("unknown metric {}", header.metric) })?;
+        let metric = Metric::from_code(header.metric).ok_or_else(|| IndexError::Image {
+            offset: 12,
+            what: format!("unknown metric {}", header.metric),
+        })?;
         Ok(Self { bytes: Box::new(bytes), range, header, metric })
     }
 
@@ -109,7 +111,8 @@ impl Image {
         below(Section::ListOffsets, n.saturating_add(1), false)?;
         let ids = self.header.section(bytes, Section::Ids);
         let id = |c: &[u8]| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]);
-        if let Some(i) = ids.chunks_exact(8).zip(ids.chunks_exact(8).skip(1)).position(|(a, b)| id(a) > id(b)) {
+        if let Some(i) = ids.chunks_exact(8).zip(ids.chunks_exact(8).skip(1)).position(|(a, b)| id(a) > id(b))
+        {
             return Err(self.at(Section::Ids, i * 8, "ids are not ascending"));
         }
         let offsets = self.header.section(bytes, Section::ListOffsets);
@@ -176,7 +179,8 @@ impl Image {
 
     /// Range of bytes inside the image that layer A takes: what to read first.
     pub fn layer_a_range(&self) -> Range<usize> {
-        let end = self.header.sections.get(Section::ListRows as usize).map_or(0, |e| e.offset.get() + e.len.get());
+        let end =
+            self.header.sections.get(Section::ListRows as usize).map_or(0, |e| e.offset.get() + e.len.get());
         0..end as usize
     }
 
@@ -205,7 +209,8 @@ impl Image {
         let bytes = self.image_bytes();
         let ids = self.header.section(bytes, Section::Ids);
         let at = |i: usize| {
-            ids.get(i * 8..i * 8 + 8).map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
+            ids.get(i * 8..i * 8 + 8)
+                .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
         };
         let (mut low, mut high) = (0, ids.len() / 8);
         while low < high {
@@ -235,6 +240,7 @@ impl Image {
                 bias: part(Section::Bias),
                 kernels: kernels(),
             },
+            centre: part(Section::Centre),
             upper: part(Section::Upper),
             ordinals: part(Section::Ordinals),
             node_of_ordinal: part(Section::NodeOfOrdinal),
@@ -295,6 +301,7 @@ pub(crate) struct View<'a> {
     pub(crate) nodes: u32,
     pub(crate) links: LinkView<'a>,
     pub(crate) codes: CodeView<'a>,
+    pub(crate) centre: &'a [u8],
     pub(crate) upper: &'a [u8],
     pub(crate) ordinals: &'a [u8],
     pub(crate) node_of_ordinal: &'a [u8],

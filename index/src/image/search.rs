@@ -1,7 +1,7 @@
 //! Searching an image.
 
 use super::{Image, View};
-use crate::codes::{QueryCode, clamp, u32_at};
+use crate::codes::{QueryCode, u32_at};
 use crate::exact::{self, Selection};
 use crate::plan::{Plan, plan};
 use crate::scratch::Scratch;
@@ -20,9 +20,8 @@ pub struct SearchStats {
     pub scanned: bool,
 }
 
-/// How many of the walk's best get their exact distance: enough that the codes' rounding cannot push one of the `k`
-/// nearest out (10 more than `k` lose nothing measurable on real embeddings at k = 10; none more lose a point).
-pub(crate) fn rerank_count(k: usize) -> usize {
+/// How many nodes a walk keeps at least, so that those the codes' rounding put behind the `k`-th can still be tried.
+pub(crate) fn kept_at_least(k: usize) -> usize {
     k.saturating_add((k / 2).max(10))
 }
 
@@ -59,14 +58,15 @@ impl Image {
         }
         let pass = Pass { allow, deny };
         let matching = pass.count(nodes, self.covered_rows());
-        scratch.query.set(self.metric, q);
+        let view = self.view();
+        scratch.query.set(self.metric, q, view.centre);
         // With a query or rows next to zero the format's rule for tiny denominators decides, which codes do not know.
         let degenerate = self.metric == Metric::Cosine
-            && (scratch.query.norm * self.min_norm() < 2.0 * f64::from(f32::EPSILON) || scratch.query.norm == 0.0);
+            && (scratch.query.norm * self.min_norm() < 2.0 * f64::from(f32::EPSILON)
+                || scratch.query.norm == 0.0);
         if degenerate {
             return Ok(self.scan_rows(q, k, rows, pass, out));
         }
-        let view = self.view();
         let mut stats = SearchStats::default();
         match plan(matching, u64::from(nodes), k, ef) {
             Plan::Scan => {
@@ -74,23 +74,19 @@ impl Image {
                 return Ok(stats);
             }
             Plan::Walk { ef } => {
-                let ef = ef.min(nodes as usize).max(rerank_count(k).min(nodes as usize));
+                let ef = ef.max(kept_at_least(k)).min(nodes as usize);
                 let entry = self.enter(view, scratch, &mut stats);
                 if pass.is_open() {
                     let stop = self.stop(k, ef, &scratch.query);
                     stats.visited += walk(view.links, nodes, view.codes, &[entry], stop, scratch);
-                    scratch.ordinals.clear();
-                    let take = rerank_count(k);
-                    scratch.ordinals.extend(
-                        scratch.pool.nodes().take(take).filter_map(|n| u32_at(view.ordinals, n as usize)),
-                    );
+                    std::mem::swap(&mut scratch.pool, &mut scratch.results);
                 } else if !self.walk_filtered(view, entry, k, ef, matching, pass, scratch, &mut stats) {
                     self.scan_codes(view, q, k, rows, pass, scratch, out, &mut stats);
                     return Ok(stats);
                 }
             }
         }
-        stats.reranked += rerank(self.metric, q, rows, &mut scratch.ordinals, k, out);
+        stats.reranked += self.rerank(view, q, k, rows, pass, scratch, out);
         if out.len() < k && (out.len() as u64) < matching {
             self.scan_codes(view, q, k, rows, pass, scratch, out, &mut stats);
         }
@@ -122,7 +118,7 @@ impl Image {
         }
         let pass = Pass { allow, deny };
         let view = self.centroid_view();
-        scratch.query.set(self.metric, q);
+        scratch.query.set(self.metric, q, self.view().centre);
         scratch.batch(64);
         let Scratch { query, pool, dots, estimates, todo, ordinals, .. } = scratch;
         pool.start(centroids);
@@ -178,16 +174,9 @@ impl Image {
         entry
     }
 
-    /// When a walk for this query ends. Distances between points are needed for that, not negated products: an inner
-    /// product counts as a distance on the sphere of the build.
+    /// When a walk for this query ends.
     fn stop(&self, k: usize, ef: usize, query: &QueryCode) -> Stop {
-        let norm = clamp(query.norm);
-        let (offset, size) = match self.metric {
-            Metric::L2 => (norm * norm, norm),
-            Metric::InnerProduct => (norm * self.header.radius.get(), self.header.radius.get()),
-            Metric::Cosine => (1.0, 1.0),
-        };
-        Stop::adaptive(k, ef, offset.min(1e37), (query.alpha * size).min(1e37))
+        Stop::of(self.metric, k, ef, query, self.header.radius.get())
     }
 
     /// Looks at every matching row of the image by code, then at the best exactly.
@@ -205,10 +194,9 @@ impl Image {
     ) {
         const BATCH: usize = 64;
         scratch.batch(BATCH);
-        let Scratch { query, visited, pool, todo, dots, estimates, ordinals, .. } = scratch;
+        let Scratch { query, visited, results: pool, todo, dots, estimates, .. } = scratch;
         visited.start(view.nodes as usize);
-        // Deeper than after a walk: nothing else can correct the codes here, and it costs little beside the scan.
-        pool.start(rerank_count(k).max(64));
+        pool.start(kept_at_least(k).saturating_mul(2).max(192));
         let mut flush = |todo: &mut Vec<u32>| {
             view.codes.estimates(query, todo, dots, estimates);
             stats.visited += todo.len() as u32;
@@ -238,14 +226,90 @@ impl Image {
             None => (0..rows_covered).filter(|o| !pass.denies(*o)).for_each(&mut each),
         }
         flush(todo);
-        ordinals.clear();
-        ordinals.extend(pool.nodes().filter_map(|n| u32_at(view.ordinals, n as usize)).filter(|o| pass.allows(*o)));
         stats.scanned = true;
-        stats.reranked += rerank(self.metric, q, rows, ordinals, k, out);
+        stats.reranked += self.rerank(view, q, k, rows, pass, scratch, out);
+    }
+
+    /// Gives the nodes in `scratch.results`, best first, their exact distances, and the `k` best of them to `out`. Ends
+    /// when the estimates left are worse than the `k`-th exact distance by more than rounding explains. Returns how
+    /// many were computed.
+    #[expect(clippy::too_many_arguments, reason = "parts of one search")]
+    fn rerank(
+        &self,
+        view: View<'_>,
+        q: &[f32],
+        k: usize,
+        rows: &dyn Rows,
+        pass: Pass<'_>,
+        scratch: &mut Scratch,
+        out: &mut Vec<Candidate>,
+    ) -> u32 {
+        let Scratch { query, results, ordinals, .. } = scratch;
+        out.clear();
+        ordinals.clear();
+        let count = rows.len();
+        let slack = 1.5 * self.stop(k, k, query).slack;
+        let mut estimates = results.estimates();
+        let (mut computed, mut wanted, mut worst) = (0, k.next_multiple_of(GROUP), f32::INFINITY);
+        loop {
+            ordinals.clear();
+            let mut done = true;
+            for (estimate, node) in estimates.by_ref() {
+                if estimate > worst {
+                    break;
+                }
+                // Numbers from damaged bytes may name no row, or one that may not be answered.
+                let Some(ordinal) = u32_at(view.ordinals, node as usize) else { continue };
+                if ordinal < count && pass.allows(ordinal) {
+                    // Rows lie anywhere in the file: ask for all of them before the first is needed.
+                    let row = rows.vector(ordinal);
+                    prefetch_bytes(row, 0, row.len().min(2048));
+                    ordinals.push(ordinal);
+                }
+                if ordinals.len() == wanted {
+                    done = false;
+                    break;
+                }
+            }
+            computed += ordinals.len() as u32;
+            let mut values = [0.0f32; GROUP];
+            for chunk in ordinals.chunks(GROUP) {
+                let group: [&[u8]; GROUP] =
+                    std::array::from_fn(|i| chunk.get(i).map_or(&[][..], |o| rows.vector(*o)));
+                exact::distances(self.metric, q, group.get(..chunk.len()).unwrap_or(&[]), &mut values);
+                out.extend(
+                    chunk
+                        .iter()
+                        .zip(values)
+                        .map(|(ordinal, distance)| Candidate { ordinal: *ordinal, distance }),
+                );
+            }
+            exact::sort(rows, out);
+            // Damaged bytes may name a row twice.
+            out.dedup_by_key(|c| c.ordinal);
+            out.truncate(k);
+            if done {
+                return computed;
+            }
+            if let Some(kth) = k.checked_sub(1).and_then(|i| out.get(i)) {
+                worst = kth.distance - query.offset + slack;
+                if worst.is_nan() {
+                    worst = f32::INFINITY;
+                }
+            }
+            wanted = GROUP;
+        }
     }
 
     /// The exact scan of the matching rows the image covers.
-    fn scan_rows(&self, q: &[f32], k: usize, rows: &dyn Rows, pass: Pass<'_>, out: &mut Vec<Candidate>) -> SearchStats {
+    fn scan_rows(
+        &self,
+        q: &[f32],
+        k: usize,
+        rows: &dyn Rows,
+        pass: Pass<'_>,
+        out: &mut Vec<Candidate>,
+    ) -> SearchStats {
         let mut set = Bitmap::new(self.covered_rows());
         for node in 0..self.nodes() {
             if let Some(ordinal) = self.ordinal_of_node(node).filter(|o| pass.allows(*o)) {
@@ -255,29 +319,6 @@ impl Image {
         exact::scan(self.metric, q, rows, Selection::Bitmap(&set), k, out);
         SearchStats { visited: 0, reranked: set.count() as u32, scanned: true }
     }
-}
-
-/// Exact distances of some rows; the `k` best go to `out`. Returns how many were computed.
-fn rerank(metric: Metric, q: &[f32], rows: &dyn Rows, ordinals: &mut Vec<u32>, k: usize, out: &mut Vec<Candidate>) -> u32 {
-    out.clear();
-    let count = rows.len();
-    ordinals.retain(|o| *o < count);
-    // Rows lie anywhere in the file: ask for all of them before the first is needed.
-    for ordinal in ordinals.iter() {
-        let row = rows.vector(*ordinal);
-        prefetch_bytes(row, 0, row.len().min(2048));
-    }
-    let mut values = [0.0f32; GROUP];
-    for chunk in ordinals.chunks(GROUP) {
-        let group: [&[u8]; GROUP] = std::array::from_fn(|i| chunk.get(i).map_or(&[][..], |o| rows.vector(*o)));
-        exact::distances(metric, q, group.get(..chunk.len()).unwrap_or(&[]), &mut values);
-        out.extend(chunk.iter().zip(values).map(|(ordinal, distance)| Candidate { ordinal: *ordinal, distance }));
-    }
-    exact::sort(rows, out);
-    // Damaged ordinals may name a row twice.
-    out.dedup_by_key(|c| c.ordinal);
-    out.truncate(k);
-    ordinals.len() as u32
 }
 
 /// Which rows may be answered.
@@ -310,7 +351,9 @@ impl Pass<'_> {
             (None, None) => nodes,
             (Some(allow), deny) => {
                 let denied = deny.map_or(&[][..], |d| d.words());
-                let inside = |i: usize, w: u64| if i + 1 == words && covered % 64 != 0 { w & ((1 << (covered % 64)) - 1) } else { w };
+                let inside = |i: usize, w: u64| {
+                    if i + 1 == words && covered % 64 != 0 { w & ((1 << (covered % 64)) - 1) } else { w }
+                };
                 allow
                     .words()
                     .iter()
@@ -321,7 +364,9 @@ impl Pass<'_> {
                     .min(nodes)
             }
             // Denied rows need not have nodes, so this is only what remains for sure.
-            (None, Some(deny)) => nodes.saturating_sub(deny.words().iter().take(words).map(|w| u64::from(w.count_ones())).sum()),
+            (None, Some(deny)) => {
+                nodes.saturating_sub(deny.words().iter().take(words).map(|w| u64::from(w.count_ones())).sum())
+            }
         }
     }
 }

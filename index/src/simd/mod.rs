@@ -11,11 +11,11 @@
 //!
 //! All functions here are safe to call: they check lengths and skip node numbers out of range.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 
 use std::sync::OnceLock;
 
@@ -127,9 +127,9 @@ mod tests {
             let want: Vec<i32> = nodes
                 .iter()
                 .map(|n| {
-                    table
-                        .get(*n as usize * stride..(*n as usize + 1) * stride)
-                        .map_or(0, |row| row.iter().zip(&query).map(|(c, q)| i32::from(*c) * i32::from(*q)).sum())
+                    table.get(*n as usize * stride..(*n as usize + 1) * stride).map_or(0, |row| {
+                        row.iter().zip(&query).map(|(c, q)| i32::from(*c) * i32::from(*q)).sum()
+                    })
                 })
                 .collect();
             let pair: i32 = table[..stride]
@@ -156,7 +156,8 @@ mod tests {
                 .map(|c| (i32::from_le_bytes([c[0], c[1], c[2], c[3]]) as f32) * 1e-9)
                 .collect();
             let q = &values[..dim];
-            let raw: Vec<u8> = [0u8, 0].into_iter().chain(values.iter().flat_map(|v| v.to_le_bytes())).collect();
+            let raw: Vec<u8> =
+                [0u8, 0].into_iter().chain(values.iter().flat_map(|v| v.to_le_bytes())).collect();
             let rows: [&[u8]; GROUP] =
                 std::array::from_fn(|r| &raw[2 + 4 * dim * (r + 1)..2 + 4 * dim * (r + 2)]);
             for kind in [Ordered::Dot, Ordered::DotAndSquares, Ordered::Difference] {

@@ -19,7 +19,10 @@ fn dots(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut [i32]) {
 }
 
 fn dot_pair(a: &[u8], b: &[u8]) -> i32 {
-    a.iter().zip(b).map(|(a, b)| i32::from(*a ^ 0x80) as i8 as i32 * (i32::from(*b ^ 0x80) as i8 as i32)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| i32::from(*a ^ 0x80) as i8 as i32 * (i32::from(*b ^ 0x80) as i8 as i32))
+        .sum()
 }
 
 #[inline]

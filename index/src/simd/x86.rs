@@ -17,8 +17,13 @@ const AVX512: Kernels = Kernels {
     fast: fast_avx512,
 };
 
-const AVX2: Kernels =
-    Kernels { name: "avx2", dots: dots_avx2, dot_pair: dot_pair_avx2, ordered: ordered_avx2, fast: fast_avx2 };
+const AVX2: Kernels = Kernels {
+    name: "avx2",
+    dots: dots_avx2,
+    dot_pair: dot_pair_avx2,
+    ordered: ordered_avx2,
+    fast: fast_avx2,
+};
 
 /// Adds the sets this processor can run, best first. The functions in a set are only reachable through it.
 pub(super) fn push_available(sets: &mut Vec<Kernels>) {
@@ -63,10 +68,19 @@ fn dots_avx512_inner(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mu
         for node in nodes.iter().skip(i + AHEAD).take(4) {
             prefetch(table.bytes, (*node as usize).wrapping_mul(stride), stride);
         }
-        let rows = [row(&table, nodes[i]), row(&table, nodes[i + 1]), row(&table, nodes[i + 2]), row(&table, nodes[i + 3])];
+        let rows = [
+            row(&table, nodes[i]),
+            row(&table, nodes[i + 1]),
+            row(&table, nodes[i + 2]),
+            row(&table, nodes[i + 3]),
+        ];
         if let [Some(a), Some(b), Some(c), Some(d)] = rows {
-            let (mut s0, mut s1, mut s2, mut s3) =
-                (_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512());
+            let (mut s0, mut s1, mut s2, mut s3) = (
+                _mm512_setzero_si512(),
+                _mm512_setzero_si512(),
+                _mm512_setzero_si512(),
+                _mm512_setzero_si512(),
+            );
             let mut at = 0;
             while at < stride {
                 // SAFETY: query and all four rows are `stride` bytes long, `stride` a multiple of 64, `at < stride`.
@@ -106,7 +120,8 @@ fn dot_one_avx512(query: &[i8], codes: &[u8]) -> i32 {
     let mut sum = _mm512_setzero_si512();
     for (q, c) in query.chunks_exact(64).zip(codes.chunks_exact(64)) {
         // SAFETY: both chunks are 64 bytes.
-        let (q, c) = unsafe { (_mm512_loadu_si512(q.as_ptr().cast()), _mm512_loadu_si512(c.as_ptr().cast())) };
+        let (q, c) =
+            unsafe { (_mm512_loadu_si512(q.as_ptr().cast()), _mm512_loadu_si512(c.as_ptr().cast())) };
         sum = _mm512_dpbusd_epi32(sum, c, q);
     }
     _mm512_reduce_add_epi32(sum)
@@ -140,7 +155,8 @@ fn dot_pair_avx512_inner(a: &[u8], b: &[u8]) -> i32 {
     let (mut sum, mut fix) = (_mm512_setzero_si512(), _mm512_setzero_si512());
     for (x, y) in a.chunks_exact(64).zip(b.chunks_exact(64)) {
         // SAFETY: both chunks are 64 bytes.
-        let (x, y) = unsafe { (_mm512_loadu_si512(x.as_ptr().cast()), _mm512_loadu_si512(y.as_ptr().cast())) };
+        let (x, y) =
+            unsafe { (_mm512_loadu_si512(x.as_ptr().cast()), _mm512_loadu_si512(y.as_ptr().cast())) };
         let signed = _mm512_xor_si512(x, flip);
         sum = _mm512_dpbusd_epi32(sum, y, signed);
         // 128 as an unsigned byte times the signed component: what the bias of `y` added too much.
@@ -172,7 +188,8 @@ fn dots_avx2_inner(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut 
         let (mut s0, mut s1) = (_mm256_setzero_si256(), _mm256_setzero_si256());
         for (q, c) in query.chunks_exact(32).zip(codes.chunks_exact(32)) {
             // SAFETY: both chunks are 32 bytes.
-            let (q, c) = unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(c.as_ptr().cast())) };
+            let (q, c) =
+                unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(c.as_ptr().cast())) };
             // Widened to 16 bits before multiplying: `maddubs` would saturate.
             s0 = _mm256_add_epi32(
                 s0,
@@ -213,7 +230,8 @@ fn dot_pair_avx2_inner(a: &[u8], b: &[u8]) -> i32 {
     let mut sum = _mm256_setzero_si256();
     for (x, y) in a.chunks_exact(32).zip(b.chunks_exact(32)) {
         // SAFETY: both chunks are 32 bytes.
-        let (x, y) = unsafe { (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(y.as_ptr().cast())) };
+        let (x, y) =
+            unsafe { (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(y.as_ptr().cast())) };
         let (x, y) = (_mm256_xor_si256(x, flip), _mm256_xor_si256(y, flip));
         let low = _mm256_madd_epi16(
             _mm256_cvtepi8_epi16(_mm256_castsi256_si128(x)),
@@ -242,7 +260,8 @@ fn ordered_avx2_inner(kind: Ordered, q: &[f32], rows: &[&[u8]; GROUP], out: &mut
     let (mut first, mut squares) = (_mm256_setzero_ps(), _mm256_setzero_ps());
     for block in 0..blocks {
         // SAFETY: every row has at least `4 * q.len()` bytes, and the block ends at component `8 * block + 8 <= q.len()`.
-        let r: [__m256; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(rows[i].as_ptr().add(32 * block).cast()) });
+        let r: [__m256; 8] =
+            std::array::from_fn(|i| unsafe { _mm256_loadu_ps(rows[i].as_ptr().add(32 * block).cast()) });
         let columns = transpose8(r);
         for (j, column) in columns.into_iter().enumerate() {
             let a = _mm256_set1_ps(q[8 * block + j]);
