@@ -401,7 +401,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -412,7 +412,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         guarded("write", || {
-            self.tree.write(fh.0, offset, data, move |result| match result {
+            self.tree.write(fh.0, offset, data, caller(request), move |result| match result {
                 Ok(len) => reply.written(len as u32),
                 Err(error) => reply.error(errno(&error)),
             });

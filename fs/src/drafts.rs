@@ -4,9 +4,10 @@
 //! What is written lies in a draft (memory, then an unlinked temporary file) until it is committed: at close, at
 //! fsync, or when a temporary name is renamed to a real one. A draft with a temporary name is never committed by itself.
 //!
-//! The kernel sends a FLUSH for every descriptor that is closed, also for copies in child processes. A shell that runs
-//! `{ cat a; cat b; } > ingest/x.jsonl` would commit half of the file if every FLUSH counted, so only the process that
-//! opened the file decides (or any, when that one is gone); the last close of all commits what is left.
+//! The kernel sends a FLUSH for every descriptor that is closed, also for copies, also in child processes. A shell that
+//! runs `{ cat a; cat b; } > ingest/x.jsonl` would commit half of the file if every FLUSH counted, so one counts only when
+//! neither its process nor the one that opened the file has a further descriptor for it; the last close of all commits
+//! what is left. A writer that was killed commits nothing: its files are closed for it, but they are not whole.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -128,6 +129,8 @@ struct State {
     touched: bool,
     receipt: Option<Arc<[u8]>>,
     refused: bool,
+    /// A writer was killed before it was done.
+    abandoned: bool,
     removed: bool,
     handles: u32,
     time: SystemTime,
@@ -203,6 +206,16 @@ impl Draft {
             state.dirty = false;
             state.time = SystemTime::now();
         }
+        if write && truncate {
+            state.abandoned = false;
+        }
+    }
+
+    /// A writer was killed before it was done: what there is will not be committed. `true` the first time.
+    pub fn abandon(&self) -> bool {
+        let mut state = self.state.lock();
+        state.refused = true;
+        !std::mem::replace(&mut state.abandoned, true)
     }
 
     /// What it holds before anything is written, so that appending and partial writes start from there.
@@ -261,6 +274,11 @@ impl Draft {
             .filter(|end| *end <= self.limit())
             .ok_or_else(|| self.too_large())?;
         let mut state = self.state.lock();
+        if state.receipt.is_some() && offset > 0 {
+            return Err(Error::denied(
+                "the file was taken when it was synced or closed; write the rest as another file",
+            ));
+        }
         if state.receipt.take().is_some() {
             state.content = Content::Memory(Vec::new());
         }
@@ -463,6 +481,7 @@ impl Drafts {
                 touched: false,
                 receipt: None,
                 refused: false,
+                abandoned: false,
                 removed: false,
                 handles: 0,
                 time: SystemTime::now(),
@@ -487,6 +506,22 @@ impl Drafts {
         if state.handles == 0 {
             table.by_id.remove(&draft.id);
         }
+    }
+
+    /// Takes the name of a refused draft away at once; its handles may go on with it.
+    pub fn hide(&self, draft: &Draft) {
+        let mut table = self.table.lock();
+        let key = (draft.place, draft.state.lock().name.clone());
+        if table.by_name.get(&key).is_some_and(|other| other.id == draft.id) {
+            table.by_name.remove(&key);
+        }
+    }
+
+    /// Gives a draft that was hidden its name again, unless another has it by now.
+    fn show(&self, draft: &Arc<Draft>) {
+        let mut table = self.table.lock();
+        let key = (draft.place, draft.state.lock().name.clone());
+        table.by_name.entry(key).or_insert_with(|| draft.clone());
     }
 
     /// Gives a draft another name, replacing what had it.
@@ -551,7 +586,9 @@ impl StoreDir {
     #[must_use]
     pub fn has_work(&self, draft: &Draft, moment: Moment) -> bool {
         let state = draft.state.lock();
-        !state.removed && (state.dirty || (moment == Moment::Rename && state.receipt.is_none()))
+        !state.removed
+            && !state.abandoned
+            && (state.dirty || (moment == Moment::Rename && state.receipt.is_none()))
     }
 
     /// Commits a draft under its name, or under the one it is about to get. Runs on a worker: it parses, locks, writes
@@ -586,11 +623,18 @@ impl StoreDir {
                     state.content = Content::Memory(Vec::new());
                     state.time = SystemTime::now();
                 }
+                drop(state);
+                if moment != Moment::Rename {
+                    self.drafts.show(draft);
+                }
                 Ok(())
             }
             Err(error) => {
                 state.refused = true;
                 drop(state);
+                if moment != Moment::Rename {
+                    self.drafts.hide(draft);
+                }
                 self.refuse(draft.place, &name, &error);
                 self.events.push(
                     "refused",

@@ -73,6 +73,39 @@ pub struct Handle {
     pub seen: AtomicU64,
     /// Something was written through it.
     pub used: AtomicBool,
+    /// Processes that wrote through it, and the thread that did last.
+    pub writers: Mutex<Writers>,
+}
+
+/// Who wrote through a handle.
+#[derive(Debug, Default)]
+pub struct Writers {
+    last: u32,
+    processes: Vec<u32>,
+}
+
+/// Most processes remembered; a group of commands has a few.
+const MAX_WRITERS: usize = 64;
+
+impl Writers {
+    /// This thread writes.
+    pub fn note(&mut self, thread: u32) {
+        if thread == self.last || thread == 0 {
+            return;
+        }
+        self.last = thread;
+        let process = crate::sys::process_of(thread).unwrap_or(thread);
+        if !self.processes.contains(&process) && self.processes.len() < MAX_WRITERS {
+            self.processes.push(process);
+        }
+    }
+
+    /// Whether this thread's process has written.
+    #[must_use]
+    pub fn has(&self, thread: u32) -> bool {
+        thread == self.last
+            || crate::sys::process_of(thread).is_some_and(|process| self.processes.contains(&process))
+    }
 }
 
 /// A small value being written.

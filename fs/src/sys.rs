@@ -169,6 +169,33 @@ pub fn process_of(thread: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// The signal that is ending a thread right now, if one is. The kernel closes the files of a killed process from within
+/// it, and `/proc` tells its exit code by then (see proc(5), `exit_code`).
+#[must_use]
+pub fn killed_by(thread: u32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
+    // The name in parentheses may hold anything, also parentheses; field 3 follows it, and the exit code is field 52.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let code: i32 = fields.split_ascii_whitespace().nth(49)?.parse().ok()?;
+    Some(code & 0x7F).filter(|signal| *signal != 0)
+}
+
+/// Whether a process has an inode open for writing, as far as `/proc` lets us see. Asks the filesystem of the inode
+/// nothing, so that it may be our own.
+#[must_use]
+pub fn has_open_for_writing(process: u32, ino: u64) -> bool {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/fdinfo")) else { return false };
+    let field = |text: &str, key: &str| {
+        text.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned())
+    };
+    entries.flatten().any(|entry| {
+        let Ok(text) = std::fs::read_to_string(entry.path()) else { return false };
+        let same = field(&text, "ino:").and_then(|value| value.parse::<u64>().ok()) == Some(ino);
+        let flags = field(&text, "flags:").and_then(|value| i32::from_str_radix(&value, 8).ok()).unwrap_or(0);
+        same && flags & libc::O_ACCMODE != libc::O_RDONLY
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +204,7 @@ mod tests {
     fn a_thread_belongs_to_its_process() {
         let own = std::process::id();
         assert_eq!(process_of(own), Some(own));
+        assert_eq!(killed_by(own), None);
         assert_eq!(process_of(u32::MAX), None);
     }
 
@@ -191,6 +219,19 @@ mod tests {
         assert!(!is_cut_off(reader.as_fd()));
         drop(writer);
         assert!(is_cut_off(reader.as_fd()));
+    }
+
+    #[test]
+    fn open_files_are_seen() {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("rvf-sys-{}", std::process::id()));
+        let file = std::fs::File::create(&path).expect("a file");
+        let ino = file.metadata().expect("attributes").ino();
+        std::fs::remove_file(&path).expect("removed");
+        assert!(has_open_for_writing(std::process::id(), ino));
+        drop(file);
+        assert!(!has_open_for_writing(std::process::id(), ino));
+        assert!(!has_open_for_writing(u32::MAX, ino));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod mounted;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 
-use mounted::{DIM, MetadataExt, Mounted, errno, has, npy, open_store};
+use mounted::{DIM, MetadataExt, Mounted, errno, has, npy, open_store, wait_until};
 
 #[test]
 fn every_form_is_taken() {
@@ -141,9 +141,40 @@ fn a_group_of_commands_is_one_file() {
     m.sh_ok("{ cat ../one; cat ../two; } > ingest/both.jsonl; cat status > /dev/null");
     assert_eq!(m.list("vectors"), ["1", "2"]);
     assert_eq!(m.read("events").matches("\"ingest\"").count(), 1, "one commit: {}", m.read("events"));
+    m.sh_ok("exec 3> ingest/fd.jsonl; cat ../one >&3; echo '{\"id\": 3, \"vector\": [1,2,3,4]}' >&3; cat ../two >&3; exec 3>&-");
+    assert_eq!(m.list("vectors"), ["1", "2", "3"]);
+    assert_eq!(m.read("events").matches("\"ingest\"").count(), 2, "one commit: {}", m.read("events"));
+    m.sh_ok("rm vectors/3");
     m.sh_ok("(cat ../one ../two) > ingest/sub.jsonl");
     m.sh_ok("cat ../one | tee ingest/tee.jsonl > /dev/null");
-    assert_eq!(m.read("events").matches("\"ingest\"").count(), 3);
+    assert_eq!(m.read("events").matches("\"ingest\"").count(), 4);
+}
+
+/// The kernel closes the files of a killed process, and what it had written so far may well parse.
+#[test]
+fn a_killed_writer_adds_nothing() {
+    need_fuse!();
+    let m = Mounted::new(3);
+    for signal in ["KILL", "TERM", "INT", "HUP"] {
+        let script = format!(
+            "exec 3> ingest/x.csv; echo id,v0,v1,v2,v3 >&3; echo 1,1,2,3,4 >&3; echo -n 2,1,2,3,4 >&3; kill -{signal} $$; sleep 5"
+        );
+        let output = m.sh(&script);
+        assert!(!output.status.success(), "{signal}");
+        wait_until("it is refused", || m.read("error").contains("was ended by signal"));
+        assert_eq!(m.list("ingest"), ["error"], "{signal}");
+        fs::remove_file(m.path("error")).expect("forgotten");
+    }
+    // One of a group, killed: the rest of the group does not make it whole.
+    m.sh("{ echo 'id,v0,v1,v2,v3'; sh -c 'echo 1,1,2,3,4; kill -KILL $$'; echo 2,1,2,3,4; } > ingest/group.csv");
+    wait_until("it is refused", || m.read("ingest/error").contains("group.csv"));
+    m.sh("echo 1,2,3,4 > ingest/.x; bash -c 'exec 3> vectors/7; echo -n 1,2,3,4 >&3; kill -KILL $$'");
+    wait_until("it is refused", || m.read("error").starts_with("7: "));
+    assert_eq!(m.status("vectors"), "3");
+    assert_eq!(m.read("events"), "");
+    // One that inherited the descriptor and never wrote may be killed.
+    m.sh("{ sleep 100 & echo 'id,v0,v1,v2,v3'; echo 1,1,2,3,4; kill -KILL $!; wait; } > ingest/fine.csv 2> /dev/null");
+    wait_until("it is taken", || m.status("vectors") == "4");
 }
 
 #[test]
@@ -154,6 +185,7 @@ fn fsync_commits() {
     file.write_all(b"{\"id\": 1, \"vector\": [1,2,3,4]}\n").expect("written");
     file.sync_all().expect("durable");
     assert_eq!(open_store(&m.source).view().live(), 1);
+    assert_eq!(errno(file.write_all(b"more")), libc::EPERM, "it is a receipt by now");
     mounted::close(file).expect("closed");
     assert_eq!(m.read("events").matches("\"ingest\"").count(), 1);
 }

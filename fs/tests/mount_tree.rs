@@ -359,3 +359,17 @@ impl StatusOf for Mounted {
         line.unwrap_or_else(|| panic!("no {key} in {status}")).to_owned()
     }
 }
+
+/// `ls -l` asks every file for a security label unless the first answer tells it not to.
+#[test]
+fn listing_with_attributes_asks_for_labels_once() {
+    need_fuse!();
+    let m = Mounted::new(200);
+    if !mounted::has("strace") {
+        return;
+    }
+    let trace = m.sh_ok(
+        "strace -f -e trace=getxattr,lgetxattr -o ../trace ls -l vectors > /dev/null; grep -c xattr ../trace",
+    );
+    assert!(trace.trim().parse::<u32>().expect("a number") < 10, "{trace}");
+}

@@ -59,7 +59,7 @@ fn write(tree: &Arc<Tree>, dir: &str, name: &str, data: &[u8]) -> Result<(), Err
         Err(Error::NotFound) => tree.create(parent, name, WRITE, CALLER)?.1.fh,
         Err(error) => return Err(error),
     };
-    let written = answer(|done| tree.write(fh, 0, data, done));
+    let written = answer(|done| tree.write(fh, 0, data, CALLER, done));
     let closed = answer(|done| tree.flush(fh, CALLER, done));
     let (sender, receiver) = mpsc::channel();
     tree.release(fh, move || sender.send(()).expect("somebody waits"));
@@ -262,7 +262,7 @@ proptest! {
                 4 => { let _ = tree.opendir(ino, CALLER); }
                 5 => { let _ = tree.readdir(fh, b, |_| a & 1 == 0); }
                 6 => { let _ = answer(|done| tree.read(fh, b, 4096, move |result| done(result.map(<[u8]>::to_vec)))); }
-                7 => { let _ = answer(|done| tree.write(fh, if a & 1 == 0 { 0 } else { b }, &data, done)); }
+                7 => { let _ = answer(|done| tree.write(fh, if a & 1 == 0 { 0 } else { b }, &data, CALLER, done)); }
                 8 => { let _ = answer(|done| tree.flush(fh, CALLER, done)); }
                 9 => tree.release(fh, || {}),
                 10 => { let _ = answer(|done| tree.unlink(ino, &name, done)); }

@@ -143,6 +143,7 @@ impl Tree {
         fh: u64,
         offset: u64,
         data: &[u8],
+        caller: Caller,
         answer: impl FnOnce(Result<usize, Error>) + Send + 'static,
     ) {
         let handle = match self.handles.get(fh) {
@@ -215,10 +216,14 @@ impl Tree {
                 self.run_verbs(&dir, lines, move |result| answer(result.map(|()| len)));
             }
             Body::Draft(draft) => {
+                handle.writers.lock().note(caller.thread);
                 let beside = dir.store.path().parent().unwrap_or(Path::new("."));
                 let mut result = draft.write(offset, data, beside);
                 if result.is_ok() && first && offset == 0 {
                     result = draft.judge_early(data, dir.snap().view.dimension());
+                    if result.is_err() {
+                        dir.drafts.hide(draft);
+                    }
                 }
                 if let Err(error) = &result {
                     dir.refuse(draft.place, &draft.name(), error);
@@ -368,6 +373,18 @@ impl Tree {
                 self.run_verbs(&dir, lines, answer);
             }
             Body::Draft(draft) => {
+                if let Some(closer) = closer
+                    && dir.has_work(draft, Moment::Close)
+                    && let Some(signal) = crate::sys::killed_by(closer.thread)
+                    && handle.writers.lock().has(closer.thread)
+                    && draft.abandon()
+                {
+                    let what = format!(
+                        "its writer was ended by signal {signal} before it was done; nothing was taken"
+                    );
+                    dir.refuse(draft.place, &draft.name(), &Error::invalid(what));
+                    dir.drafts.hide(draft);
+                }
                 if !dir.has_work(draft, Moment::Close) {
                     return answer(empty_close(&handle, draft, closer));
                 }
@@ -508,16 +525,11 @@ fn conclude(session: &Session, exchange: &mut Exchange, outcome: Outcome) {
     }
 }
 
-/// Whether this close is the writer's own, and not that of a child that inherited the descriptor.
+/// Whether this close is the last one that counts: neither the closing process nor the one that opened the file has
+/// another descriptor for it.
 fn closes_for_good(handle: &Handle, closer: Caller) -> bool {
-    if closer.thread == handle.opener || closer.thread == 0 || handle.opener == 0 {
-        return true;
-    }
-    match crate::sys::process_of(handle.opener) {
-        // Threads of one process share their descriptors.
-        Some(opener) => crate::sys::process_of(closer.thread) == Some(opener),
-        None => true,
-    }
+    let open_in = |process: u32| process != 0 && crate::sys::has_open_for_writing(process, handle.ino);
+    !open_in(closer.thread) && (closer.thread == handle.opener || !open_in(handle.opener))
 }
 
 /// A file that was created and never written to is refused at close; a shell also closes once before it writes, and

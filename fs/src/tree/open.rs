@@ -100,6 +100,7 @@ impl Tree {
             body,
             seen: AtomicU64::new(seen),
             used: AtomicBool::new(false),
+            writers: Mutex::default(),
         });
         Opened { fh, caching }
     }
