@@ -57,7 +57,7 @@ impl Part {
     }
 }
 
-/// Where each line of `metadata.jsonl` starts, every [`JSONL_STRIDE`] lines.
+/// Where each line of `metadata.jsonl` starts, every `JSONL_STRIDE` lines.
 #[derive(Debug)]
 pub struct JsonlIndex {
     ids: Vec<u64>,
