@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::rows::sort_key;
-use crate::simd::{GROUP, Ordered, OrderedSums, kernels, prefetch_bytes};
+use crate::simd::{GROUP, Ordered, OrderedSums, kernels, prefetch_many};
 use crate::{Bitmap, Candidate, Metric, Rows};
 
 /// Distance from a query to a row, as the format defines it. O(dim), bound by the latency of one chain of additions.
@@ -262,7 +262,7 @@ fn scan_part(
         for (i, ordinal) in batch.iter().enumerate() {
             if let Some(next) = batch.get(i + 2) {
                 let row = rows.vector(*next);
-                prefetch_bytes(row, 0, row.len().min(512));
+                prefetch_many(row, 0, row.len().min(2048));
             }
             let (low, high) = margin.bounds(q, rows.vector(*ordinal));
             list.offer(*ordinal, low, high);

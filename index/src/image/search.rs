@@ -5,7 +5,7 @@ use crate::codes::{QueryCode, u32_at};
 use crate::exact::{self, Selection};
 use crate::plan::{Plan, plan};
 use crate::scratch::Scratch;
-use crate::simd::{GROUP, prefetch_bytes};
+use crate::simd::{GROUP, prefetch_many};
 use crate::walk::{Stop, descend, numbers, walk};
 use crate::{Bitmap, Candidate, IndexError, Metric, Rows};
 
@@ -263,7 +263,7 @@ impl Image {
                 if ordinal < count && pass.allows(ordinal) {
                     // Rows lie anywhere in the file: ask for all of them before the first is needed.
                     let row = rows.vector(ordinal);
-                    prefetch_bytes(row, 0, row.len().min(2048));
+                    prefetch_many(row, 0, row.len().min(2048));
                     ordinals.push(ordinal);
                 }
                 if ordinals.len() == wanted {

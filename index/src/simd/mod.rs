@@ -93,11 +93,20 @@ pub fn isa_name() -> &'static str {
     kernels().name
 }
 
-/// Asks for the cache lines of a code row. Does nothing when the node is out of range.
+/// Asks for a few cache lines about to be read. Does nothing when the part is not inside `bytes`.
 #[inline]
 pub(crate) fn prefetch_bytes(bytes: &[u8], start: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
     x86::prefetch(bytes, start, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, start, len);
+}
+
+/// Asks for many cache lines to be read in a while. Does nothing when the part is not inside `bytes`.
+#[inline]
+pub(crate) fn prefetch_many(bytes: &[u8], start: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch_many(bytes, start, len);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (bytes, start, len);
 }

@@ -6,8 +6,9 @@ use std::arch::x86_64::*;
 use super::portable::{ordered_from, row};
 use super::{CodeTable, GROUP, Kernels, Ordered, OrderedSums};
 
-/// Rows asked for ahead of the one being summed.
-const AHEAD: usize = 8;
+/// Rows asked for ahead of the one being summed: all new links of a node at once. They go to the second-level cache,
+/// which takes far more requests at a time than the first: a third faster on Zen 4 than 8 rows ahead into the first.
+const AHEAD: usize = 32;
 
 const AVX512: Kernels = Kernels {
     name: "avx512vnni",
@@ -40,14 +41,30 @@ pub(super) fn push_available(sets: &mut Vec<Kernels>) {
     }
 }
 
+/// Asks for bytes soon to be used, into the first-level cache.
 #[inline]
 pub(super) fn prefetch(bytes: &[u8], start: usize, len: usize) {
+    lines(bytes, start, len, |at| {
+        // SAFETY: `at` points inside a slice; a prefetch reads nothing and cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    });
+}
+
+/// Asks for more bytes than the first level can wait for, into the second-level cache.
+#[inline]
+pub(super) fn prefetch_many(bytes: &[u8], start: usize, len: usize) {
+    lines(bytes, start, len, |at| {
+        // SAFETY: `at` points inside a slice; a prefetch reads nothing and cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    });
+}
+
+/// Calls `each` for every 64 bytes of a part; does nothing when the part is not inside `bytes`.
+#[inline]
+fn lines(bytes: &[u8], start: usize, len: usize, each: impl Fn(*const u8)) {
     let Some(part) = start.checked_add(len).and_then(|end| bytes.get(start..end)) else { return };
-    let mut at = 0;
-    while at < part.len() {
-        // SAFETY: `at` is inside `part`; a prefetch reads nothing and cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().add(at).cast()) };
-        at += 64;
+    for line in part.chunks(64) {
+        each(line.as_ptr());
     }
 }
 
@@ -61,12 +78,12 @@ fn dots_avx512(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut [i32
 fn dots_avx512_inner(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut [i32]) {
     let stride = table.stride;
     for node in nodes.iter().take(AHEAD) {
-        prefetch(table.bytes, (*node as usize).wrapping_mul(stride), stride);
+        prefetch_many(table.bytes, (*node as usize).wrapping_mul(stride), stride);
     }
     let mut i = 0;
     while i + 4 <= nodes.len() {
         for node in nodes.iter().skip(i + AHEAD).take(4) {
-            prefetch(table.bytes, (*node as usize).wrapping_mul(stride), stride);
+            prefetch_many(table.bytes, (*node as usize).wrapping_mul(stride), stride);
         }
         let rows = [
             row(&table, nodes[i]),
@@ -175,11 +192,11 @@ fn dots_avx2(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut [i32])
 fn dots_avx2_inner(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut [i32]) {
     let stride = table.stride;
     for node in nodes.iter().take(AHEAD) {
-        prefetch(table.bytes, (*node as usize).wrapping_mul(stride), stride);
+        prefetch_many(table.bytes, (*node as usize).wrapping_mul(stride), stride);
     }
     for (i, (node, to)) in nodes.iter().zip(out.iter_mut()).enumerate() {
         if let Some(next) = nodes.get(i + AHEAD) {
-            prefetch(table.bytes, (*next as usize).wrapping_mul(stride), stride);
+            prefetch_many(table.bytes, (*next as usize).wrapping_mul(stride), stride);
         }
         let Some(codes) = row(&table, *node) else {
             *to = 0;
