@@ -77,9 +77,8 @@ impl Tree {
             return answer(Err(Error::NotTty));
         }
         match Question::parse(dir.snap(), session, input) {
-            Ok(question) if question.is_heavy() || self.is_pressed() => {
-                self.pool.run(move || question.settle(answer))
-            }
+            Ok(question) if question.is_heavy() => self.pool.run(move || question.settle(answer)),
+            Ok(question) if self.is_pressed() => self.queries.run(move || question.settle(answer)),
             Ok(question) => question.settle(answer),
             Err(error) => {
                 session.failed(&error);

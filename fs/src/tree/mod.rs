@@ -72,6 +72,8 @@ pub struct Tree {
     pub handles: Handles,
     /// Where long work runs.
     pub pool: Pool,
+    /// Where single queries run while others wait, so that a batch or a commit never holds them up.
+    pub queries: Pool,
     /// What holds for the whole mount.
     pub settings: Arc<Settings>,
     kernel: OnceLock<Box<dyn Kernel>>,
@@ -83,6 +85,8 @@ impl std::fmt::Debug for Tree {
     }
 }
 
+/// Threads for single queries: some more than processors, for a page of the file may have to come from the disk.
+const QUERIES_PER_PROCESSOR: usize = 8;
 /// Worker threads at most: commits wait for disks, not for processors.
 const WORKERS: usize = 64;
 /// Vectors whose attributes are invalidated one by one when a store changes; beyond that they expire by themselves.
@@ -101,6 +105,7 @@ impl Tree {
             source,
             handles: Handles::default(),
             pool: Pool::new(WORKERS),
+            queries: Pool::new(QUERIES_PER_PROCESSOR * settings.threads),
             settings,
             kernel: OnceLock::new(),
         });
