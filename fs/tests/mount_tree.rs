@@ -373,3 +373,21 @@ fn listing_with_attributes_asks_for_labels_once() {
     );
     assert!(trace.trim().parse::<u32>().expect("a number") < 10, "{trace}");
 }
+
+#[test]
+fn every_example_of_the_readme_works_when_pasted() {
+    need_fuse!();
+    for (rows, options) in [(20, &[][..]), (0, &[]), (20, &["--read-only"])] {
+        let m = Mounted::with(rows, options);
+        let readme = m.read("README");
+        let commands: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+        assert!(commands.len() >= 7, "{readme}");
+        for command in commands {
+            if command.contains("numpy") && !m.sh("python3 -c 'import numpy'").status.success() {
+                eprintln!("SKIPPED a part: no numpy");
+                continue;
+            }
+            m.sh_ok(command);
+        }
+    }
+}
