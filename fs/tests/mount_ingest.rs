@@ -242,7 +242,7 @@ fn metadata_is_replaced_by_writing() {
     }
     assert_eq!(errno(m.write("metadata/11.json", "{\"a\": 1}")), libc::EINVAL, "no such vector");
     assert!(m.read("error").contains("there is no vector 11"));
-    m.sh_ok("cp metadata/0.json /tmp/rvf-meta.$$ && cp /tmp/rvf-meta.$$ metadata/20.json && cmp metadata/0.json metadata/20.json && rm /tmp/rvf-meta.$$");
+    m.sh_ok("cp metadata/0.json ../record && cp ../record metadata/20.json && cmp metadata/0.json metadata/20.json");
 }
 
 #[test]
