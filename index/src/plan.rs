@@ -35,7 +35,7 @@ pub fn plan(matching: u64, n: u64, k: usize, ef: usize) -> Plan {
         return Plan::Scan;
     }
     let passed = if matching >= n { ef } else { k.saturating_mul(2).saturating_mul(n) / matching };
-    if passed.max(ef / 3).saturating_mul(COST_PER_STEP) >= matching {
+    if passed.max(ef).saturating_mul(COST_PER_STEP) >= matching {
         return Plan::Scan;
     }
     Plan::Walk { ef: ef as usize }

@@ -93,6 +93,10 @@ impl Pool {
         self.cursor = 0;
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.entries.len() >= self.limit
     }
@@ -123,6 +127,14 @@ impl Pool {
         let first = at <= self.cursor;
         self.cursor = self.cursor.min(at);
         first
+    }
+
+    /// Puts an entry in its place and returns the one there is no room for any more, which may be this.
+    #[inline]
+    pub(crate) fn insert_or_lose(&mut self, key: u64) -> u64 {
+        let worst = self.bound();
+        self.insert(key);
+        if worst == u64::MAX { u64::MAX } else { worst.max(key) & !1 }
     }
 
     /// The best entry not yet expanded, which this marks expanded.

@@ -115,7 +115,9 @@ impl Stop {
             gamma: GAMMA * (ef as f32 / k.max(10) as f32).sqrt(),
             offset: query.offset + sphere,
             slack: if slack.is_finite() { slack } else { 0.0 },
-            least: ef.div_ceil(2).max(k),
+            // On the sphere of an inner product the best lie close together and far from the query, which says little
+            // about how far the walk has come: there the plain rule is the least.
+            least: if metric == Metric::InnerProduct { ef } else { ef.div_ceil(2) }.max(k),
             most: ef.saturating_mul(3),
         }
     }

@@ -1,21 +1,22 @@
 //! The walk when only some rows may be answered.
 //!
 //! The walk goes through every node, so that rows that match stay connected through those that do not; only matching
-//! ones enter the results. It ends when the nearest node left is farther than the worst result of a full list. That list
-//! is shorter than `ef` where few match: to find the `k` nearest of a share `s`, the walk passes about `k / s` nodes
-//! anyway, which is as thorough as a large `ef`.
+//! ones enter the results. It ends as any walk does (see `Stop`), with distances measured from the `k`-th matching row:
+//! that one lies farther out the fewer match, and the walk with it. How many results are kept shrinks with the share
+//! that matches: to find the `k` nearest of a share `s`, a walk passes about `k / s` nodes anyway.
 
 use super::search::{Pass, SearchStats, kept_at_least};
 use super::{Image, View};
 use crate::codes::u32_at;
 use crate::scratch::{Pool, Scratch, node_of};
-use crate::walk::gather;
+use crate::walk::{Stop, gather};
 
-/// Results kept at `matching` of `nodes`.
-fn results_wanted(k: usize, ef: usize, matching: u64, nodes: u32) -> usize {
+/// Results that must be there before distance alone may end the walk, and those kept at most.
+fn results_wanted(k: usize, stop: &Stop, matching: u64, nodes: u32) -> (usize, usize) {
     let share = (matching as f64 / f64::from(nodes.max(1))).clamp(0.0, 1.0);
     let least = kept_at_least(k) + k / 2;
-    least + (ef.saturating_sub(least) as f64 * share) as usize
+    let scaled = |all: usize| least.max((all as f64 * share) as usize);
+    (scaled(stop.least), scaled(stop.most))
 }
 
 impl Image {
@@ -33,8 +34,9 @@ impl Image {
         scratch: &mut Scratch,
         stats: &mut SearchStats,
     ) -> bool {
-        let wanted = results_wanted(k, ef, matching, view.nodes);
-        // A bounded frontier: nodes beyond it are too far to matter before the results are full.
+        let stop = self.stop(k, ef, &scratch.query);
+        let (least, wanted) = results_wanted(k, &stop, matching, view.nodes);
+        // A bounded frontier: unless matching rows keep far from the query, nodes beyond it are too far to matter.
         let frontier = (wanted as u64).saturating_mul(4 * u64::from(view.nodes)) / matching.max(1);
         scratch.batch(view.links.degree.max(1));
         let Scratch { query, visited, pool, results, todo, dots, estimates, .. } = scratch;
@@ -45,13 +47,15 @@ impl Image {
         todo.push(entry);
         visited.insert(entry);
         let mut seen = 0u64;
+        // The nearest node that found no place in the frontier.
+        let mut lost = u64::MAX;
         loop {
             view.codes.estimates(query, todo, dots, estimates);
             seen += todo.len() as u64;
             for (node, estimate) in todo.iter().zip(estimates.iter()) {
                 let key = Pool::key(*estimate, *node);
-                if key < pool.bound() && key < results.bound() {
-                    pool.insert(key);
+                if key < results.bound() {
+                    lost = lost.min(pool.insert_or_lose(key));
                     if u32_at(view.ordinals, *node as usize).is_some_and(|o| pass.allows(o)) {
                         results.insert(key);
                     }
@@ -61,14 +65,20 @@ impl Image {
                 stats.visited += seen as u32;
                 return false;
             }
+            let bound = match results.kth(stop.k) {
+                Some(kth) if results.len() >= least => Pool::key(stop.bound(kth), 0).min(results.bound()),
+                _ => results.bound(),
+            };
             match pool.expand() {
-                Some(entry) if entry < results.bound() => {
+                Some(entry) if entry < bound => {
                     gather(view.links, node_of(entry), view.nodes, visited, todo);
                 }
-                _ => break,
+                // Matching rows may lie behind a crowd of others that filled the frontier.
+                _ => {
+                    stats.visited += seen as u32;
+                    return lost >= bound;
+                }
             }
         }
-        stats.visited += seen as u32;
-        true
     }
 }

@@ -175,7 +175,7 @@ impl Image {
     }
 
     /// When a walk for this query ends.
-    fn stop(&self, k: usize, ef: usize, query: &QueryCode) -> Stop {
+    pub(super) fn stop(&self, k: usize, ef: usize, query: &QueryCode) -> Stop {
         Stop::of(self.metric, k, ef, query, self.header.radius.get())
     }
 
