@@ -52,9 +52,11 @@ fn kill_ingests(place: &Place, rounds: u32, unit: u64, seed: u64) {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
+    // Building the program, where that is still to be done, is not part of an ingest.
+    programs::ours();
     let begin = Instant::now();
     assert!(ingest(&path).status().expect("rvf runs").success());
-    let longest = begin.elapsed();
+    let longest = begin.elapsed().min(Duration::from_secs(1));
     let mut random = Random::new(seed);
     let mut known = ROWS;
     let mut cut = 0;
