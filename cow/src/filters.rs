@@ -120,7 +120,7 @@ fn build(view: &View) -> Columns {
         let Some(row) = view.find(*id) else { continue };
         for (field, value) in record {
             // `find` gives rows of the table, so only a field with more than 4 GiB of text can
-            // fail; it is then missing from filters, never wrong in them.
+            // fail; filters then treat the value as missing, which `!=` and NOT let through.
             if let Err(e) = builder.set(row, *field, to_filter_value(value)) {
                 tracing::warn!(field = *field, error = %e, "value left out of filters");
             }
