@@ -171,8 +171,16 @@ pub fn process_of(thread: u32) -> Option<u32> {
 
 /// The signal that is ending a thread right now, if one is. The kernel closes the files of a killed process from within
 /// it, and `/proc` tells its exit code by then (see proc(5), `exit_code`).
+///
+/// Safe to ask while the thread waits for us: a thread in the middle of `execve` closes its descriptors with a lock
+/// held that a reader of its `stat` waits for, so `stat` is read only of a thread whose memory is gone already (no
+/// `Vm` lines in its `status`, which takes no such lock): that one is ending and cannot be in `execve`.
 #[must_use]
 pub fn killed_by(thread: u32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    if status.contains("\nVmSize:") {
+        return None;
+    }
     let stat = std::fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
     // The name in parentheses may hold anything, also parentheses; field 3 follows it, and the exit code is field 52.
     let (_, fields) = stat.rsplit_once(')')?;

@@ -177,6 +177,23 @@ fn a_killed_writer_adds_nothing() {
     wait_until("it is taken", || m.status("vectors") == "4");
 }
 
+/// A program started meanwhile closes its copy of the descriptor from within `execve`, where the kernel holds a lock that
+/// readers of the process's `/proc/PID/stat` wait for: nobody may look there while the close waits for an answer.
+#[test]
+fn a_writer_may_start_programs_in_between() {
+    need_fuse!();
+    let m = Mounted::new(0);
+    let mut file = fs::File::create(m.path("ingest/a.csv")).expect("created");
+    file.write_all(b"id,v0,v1,v2,v3\n1,1,2,3,4\n").expect("written");
+    for _ in 0..20 {
+        mounted::run_ok("true", ["x"]);
+    }
+    file.write_all(b"2,1,2,3,4\n").expect("written");
+    m.sh("true");
+    mounted::close(file).expect("closed");
+    assert_eq!(m.status("vectors"), "2");
+}
+
 #[test]
 fn fsync_commits() {
     need_fuse!();

@@ -92,6 +92,25 @@ pub struct Mounted {
     pub source: PathBuf,
     pub at: PathBuf,
     daemon: Option<Child>,
+    /// Ends the watch over the daemon when it is dropped.
+    watch: Option<std::sync::mpsc::Sender<()>>,
+}
+
+/// Longer than any test here takes on a slow machine.
+const HUNG_AFTER: Duration = Duration::from_secs(300);
+
+/// Kills a daemon that does not answer any more, so that a hang is a failure and not an endless run.
+fn watch_over(daemon: &Child) -> std::sync::mpsc::Sender<()> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let pid = daemon.id().to_string();
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if receiver.recv_timeout(HUNG_AFTER) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{test}: still mounted after {HUNG_AFTER:?}; killing the daemon {pid}");
+            let _ = Command::new("kill").args(["-KILL", &pid]).status();
+        }
+    });
+    sender
 }
 
 impl Mounted {
@@ -112,7 +131,7 @@ impl Mounted {
     pub fn mount(dir: tempfile::TempDir, source: PathBuf, options: &[&str]) -> Self {
         let at = dir.path().join("mnt");
         fs::create_dir_all(&at).expect("a mountpoint");
-        let mut this = Self { _dir: dir, source, at, daemon: None };
+        let mut this = Self { _dir: dir, source, at, daemon: None, watch: None };
         this.remount(options);
         this
     }
@@ -128,6 +147,7 @@ impl Mounted {
             .env("RVF_LOG", "warn")
             .spawn()
             .expect("rvf-mount starts");
+        self.watch = Some(watch_over(&daemon));
         self.daemon = Some(daemon);
         let own = fs::metadata(self.at.parent().expect("a parent")).expect("there").dev();
         wait_until("the mount is there", || {
