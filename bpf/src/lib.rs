@@ -3,7 +3,7 @@
 //! An EBPF payload is a 64-byte header, the program, and BTF. The program is whatever file was embedded: the
 //! reference stores instructions, or an ELF object, or anything else alike; [`Program::form`] looks.
 
-use rvf_format::checksum::{fold32, sha3_256, shake256_256};
+pub use rvf_format::Integrity;
 
 const MAGIC: u32 = 0x5256_4250;
 const HEADER_LEN: usize = 64;
@@ -49,21 +49,6 @@ pub enum Form {
     Instructions,
     /// Neither.
     Other,
-}
-
-/// Which hash function the stored hash was made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Integrity {
-    /// SHAKE-256 matches.
-    Shake256,
-    /// SHA3-256 matches.
-    Sha3,
-    /// The additive fold of the runtime matches, which anybody can forge.
-    Fold32,
-    /// Nothing is stored.
-    Unset,
-    /// None matches.
-    Mismatch,
 }
 
 /// An EBPF payload.
@@ -190,28 +175,6 @@ impl<'a> Program<'a> {
 
     /// Which hash of the program is stored. O(program).
     pub fn integrity(&self) -> Integrity {
-        if self.program_hash == [0; 32] {
-            return Integrity::Unset;
-        }
-        let hash = &self.program_hash;
-        match self.program {
-            program if shake256_256(program) == *hash => Integrity::Shake256,
-            program if sha3_256(program) == *hash => Integrity::Sha3,
-            program if fold32(program) == *hash => Integrity::Fold32,
-            _ => Integrity::Mismatch,
-        }
-    }
-}
-
-impl Integrity {
-    /// One word: `shake256`, `sha3-256`, `fold32`, `unset` or `MISMATCH`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Shake256 => "shake256",
-            Self::Sha3 => "sha3-256",
-            Self::Fold32 => "fold32",
-            Self::Unset => "unset",
-            Self::Mismatch => "MISMATCH",
-        }
+        Integrity::of(&self.program_hash, &[self.program])
     }
 }

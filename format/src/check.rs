@@ -11,7 +11,7 @@ use crate::membership::Membership;
 use crate::recover::{self, Opened, Tail};
 use crate::root_page::RootPage;
 use crate::{index_seg, journal, meta, refcount, witness};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Segments that are listed one by one; more are only counted.
 const MAX_LISTED: usize = 65536;
@@ -170,8 +170,9 @@ pub fn check(bytes: &[u8]) -> CheckReport {
     let mut hashes = Hashes::default();
     let mut by_type = BTreeMap::new();
     let mut segments = Vec::new();
+    let mut hashed = Hashed { bytes, known: HashMap::new() };
     for segment in opened.layout.segments() {
-        let checksum = segment.verify(bytes);
+        let checksum = hashed.state(segment);
         let committed = committed.contains(&segment.offset);
         *by_type.entry(segment.kind()).or_default() += 1;
         match checksum {
@@ -194,14 +195,14 @@ pub fn check(bytes: &[u8]) -> CheckReport {
         }
     }
 
-    let rows = Rows::of(bytes, &contents);
+    let rows = Rows::of(bytes, &contents, &mut hashed);
     let live = |id: u64| rows.live(&contents, id);
     let meta = meta::replay(bytes, &contents.meta_entries, &live);
     findings.extend(meta.findings.iter().cloned());
-    let index = index_line(bytes, &contents, &rows, &mut findings);
+    let index = index_line(&mut hashed, &contents, &rows, &mut findings);
     let signed = signed(bytes, &opened, &mut findings);
     if let Some(located) = &opened.manifest
-        && !contents.blocks.iter().any(|block| !block.verify(bytes).usable())
+        && !rows.any_damaged
         && contents.cow.is_none()
         && rows.ids.len() as u64 != located.manifest.total_vectors
     {
@@ -256,17 +257,33 @@ pub fn check(bytes: &[u8]) -> CheckReport {
     }
 }
 
+/// Checksums that were looked at already: a payload of gigabytes is hashed once.
+struct Hashed<'a> {
+    bytes: &'a [u8],
+    /// By where a payload starts and ends. A directory may read a segment with another length than the walk.
+    known: HashMap<(u64, u64), ChecksumState>,
+}
+
+impl Hashed<'_> {
+    fn state(&mut self, segment: &Segment) -> ChecksumState {
+        let place = (segment.payload.start, segment.payload.end);
+        *self.known.entry(place).or_insert_with(|| segment.verify(self.bytes))
+    }
+}
+
 /// Ids of the rows in usable blocks.
 struct Rows {
     ids: HashSet<u64>,
     damaged: u64,
+    any_damaged: bool,
 }
 
 impl Rows {
-    fn of(bytes: &[u8], contents: &Contents) -> Self {
-        let mut out = Self { ids: HashSet::new(), damaged: 0 };
+    fn of(bytes: &[u8], contents: &Contents, hashed: &mut Hashed<'_>) -> Self {
+        let mut out = Self { ids: HashSet::new(), damaged: 0, any_damaged: false };
         for block in &contents.blocks {
-            if !block.verify(bytes).usable() {
+            if !hashed.state(&block.segment).usable() {
+                out.any_damaged = true;
                 out.damaged += u64::from(block.count);
                 continue;
             }
@@ -373,12 +390,17 @@ fn structure(kind: SegType, payload: &[u8]) -> Option<String> {
     error.map(|error| error.to_string())
 }
 
-fn index_line(bytes: &[u8], contents: &Contents, rows: &Rows, findings: &mut Vec<Finding>) -> IndexLine {
+fn index_line(
+    hashed: &mut Hashed<'_>,
+    contents: &Contents,
+    rows: &Rows,
+    findings: &mut Vec<Finding>,
+) -> IndexLine {
     let Some(segment) = &contents.index_segment else { return IndexLine::None };
-    if !segment.verify(bytes).usable() {
+    if !hashed.state(segment).usable() {
         return IndexLine::Unusable;
     }
-    let problem = match index_seg::decode(segment.payload_of(bytes)) {
+    let problem = match index_seg::decode(segment.payload_of(hashed.bytes)) {
         Ok(index) => match index.ids.iter().find(|id| !rows.ids.contains(id)) {
             None => return IndexLine::Usable { ids: index.ids.len() as u64 },
             Some(id) => format!("it names vector {id}, which is not in the store"),

@@ -12,7 +12,7 @@
 //! | [`session`] | `query/`: requests in, results out |
 //! | [`drafts`] | `ingest/`, `vectors/`, `metadata/`: files that become commits |
 //! | [`ctl`], [`events`] | verbs, and what happened |
-//! | [`data`] | what users write and read, as bytes: parsers and renderers |
+//! | [`data`], [`convert`] | what users write and read, as bytes: parsers and renderers; from and to the store's types |
 //! | [`mount`] | the life of a mount: options, daemon, signals |
 //! | [`cli`] | the offline command `rvf` |
 //!
@@ -21,6 +21,7 @@
 
 pub mod adapter;
 pub mod cli;
+pub mod convert;
 pub mod ctl;
 pub mod data;
 pub mod drafts;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
-use rvf_cow::{Answer, SearchRequest, Value};
+use rvf_cow::{Answer, SearchRequest};
 
+use crate::convert::shown;
+use crate::data::Fields;
 use crate::data::render::{self, AnswerView};
 use crate::data::request::{self, Request};
-use crate::data::{FieldValue, Fields};
 use crate::errno::Error;
 use crate::events::Bell;
 use crate::node::{QueryFile, SessionId, Setting};
@@ -409,18 +410,6 @@ pub fn nothing_yet(file: QueryFile) -> Arc<[u8]> {
         _ => {}
     }
     out.into()
-}
-
-fn shown(value: Value) -> FieldValue {
-    match value {
-        Value::Null => FieldValue::Null,
-        Value::String(text) => FieldValue::Text(text),
-        Value::Bytes(bytes) => FieldValue::Bytes(bytes),
-        Value::I64(number) => FieldValue::I64(number),
-        Value::U64(number) => FieldValue::U64(number),
-        Value::F64(number) => FieldValue::F64(number),
-        Value::Bool(flag) => FieldValue::Bool(flag),
-    }
 }
 
 #[derive(Debug)]

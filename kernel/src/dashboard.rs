@@ -1,7 +1,7 @@
 //! DASHBOARD payloads.
 
 use crate::error::{ImageError, header};
-use crate::integrity::Integrity;
+use rvf_format::Integrity;
 
 /// A DASHBOARD payload. The documented file table and entry path are never written; the bundle is served as one page.
 #[derive(Clone, Debug, PartialEq, Eq)]

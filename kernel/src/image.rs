@@ -1,7 +1,7 @@
 //! KERNEL payloads.
 
 use crate::error::{Fields, ImageError, header};
-use crate::integrity::Integrity;
+use rvf_format::Integrity;
 
 const MAGIC: u32 = 0x5256_4B4E;
 const HEADER_LEN: usize = 128;

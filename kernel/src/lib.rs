@@ -11,11 +11,10 @@
 mod dashboard;
 mod error;
 mod image;
-mod integrity;
 mod wasm;
 
 pub use dashboard::Dashboard;
 pub use error::ImageError;
 pub use image::{Binding, Header, Kernel, Layout};
-pub use integrity::Integrity;
+pub use rvf_format::Integrity;
 pub use wasm::Wasm;

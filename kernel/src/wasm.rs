@@ -1,7 +1,7 @@
 //! WASM payloads.
 
 use crate::error::{ImageError, header};
-use crate::integrity::Integrity;
+use rvf_format::Integrity;
 
 const FEATURES: [&str; 8] =
     ["simd", "bulk", "multi_value", "reftypes", "threads", "tail_call", "gc", "exceptions"];

@@ -1,9 +1,9 @@
 //! `rvf export`.
 
-use super::convert;
 use super::failure::Failure;
 use super::open;
 use super::output::Out;
+use crate::convert;
 use crate::data::npy::{Dtype, write_header};
 use crate::data::number::write_shortest;
 use crate::data::value::write_json_record;

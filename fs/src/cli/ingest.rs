@@ -1,10 +1,10 @@
 //! `rvf ingest`.
 
-use super::convert;
 use super::failure::Failure;
 use super::open::{self, Waiting};
 use super::output::{Out, note};
 use super::progress::Bar;
+use crate::convert;
 use crate::data::npy::{MAGIC, Npy, Prefix, read_prefix};
 use crate::data::rows::{self, BadRow, Format, ReadOptions, Rows};
 use rvf_cow::{IngestReport, ReindexOptions, Store};

@@ -13,7 +13,6 @@
 
 mod check;
 mod compact;
-mod convert;
 mod create;
 mod delete;
 mod export;

@@ -1,9 +1,9 @@
 //! `rvf query`.
 
-use super::convert;
 use super::failure::Failure;
 use super::open;
 use super::output::{Out, distance};
+use crate::convert;
 use crate::data::FieldValue;
 use crate::data::error::printable;
 use crate::data::request;

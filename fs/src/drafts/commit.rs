@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rvf_cow::{BadRow, Batch, Fields, Value};
+use rvf_cow::{BadRow, Batch, Fields};
 
 use super::draft::{Content, DraftBytes};
 use super::{Draft, NameKind, name_kind};
+use crate::convert::{self, store_fields};
 use crate::data::rows::{self, Format, ReadOptions};
-use crate::data::{FieldValue, npy, text};
+use crate::data::{npy, text};
 use crate::errno::Error;
 use crate::node::Place;
 use crate::store_dir::StoreDir;
@@ -149,18 +150,13 @@ impl StoreDir {
         if let Some(ids) = &ids_draft {
             options.ids = Some(npy::Npy::parse(ids.bytes()?.as_slice())?.to_u64()?);
         }
-        let rows = rows::read(format, content.as_slice(), &options)?;
+        let mut rows = rows::read(format, content.as_slice(), &options)?;
         let size = content.as_slice().len();
         drop(content);
         let count = rows.len();
         let with_ids = rows.ids.is_some();
-        let batch = Batch {
-            dimension,
-            ids: rows.ids,
-            vectors: rows.vectors,
-            metadata: rows.metadata.into_iter().map(store_fields).collect(),
-            on_bad_row: BadRow::Refuse,
-        };
+        let ignored = std::mem::take(&mut rows.ignored);
+        let batch = convert::batch(rows);
         let report = self.store.ingest(&batch, &job)?;
         drop(job);
         let mut receipt = format!(
@@ -175,8 +171,8 @@ impl StoreDir {
             }
             None => {}
         }
-        if !rows.ignored.is_empty() {
-            receipt.push_str(&format!("ignored: {}\n", rows.ignored.join(", ")));
+        if !ignored.is_empty() {
+            receipt.push_str(&format!("ignored: {}\n", ignored.join(", ")));
         }
         if let Some(ids) = ids_draft {
             let mut state = ids.state.lock();
@@ -184,24 +180,6 @@ impl StoreDir {
             state.content = Content::Memory(Vec::new());
         }
         Ok(receipt)
-    }
-}
-
-/// A metadata record as the store takes it.
-#[must_use]
-pub fn store_fields(fields: crate::data::Fields) -> Fields {
-    fields.into_iter().map(|(name, value)| (name, store_value(value))).collect()
-}
-
-fn store_value(value: FieldValue) -> Value {
-    match value {
-        FieldValue::Null => Value::Null,
-        FieldValue::Text(text) => Value::String(text),
-        FieldValue::Bytes(bytes) => Value::Bytes(bytes),
-        FieldValue::I64(number) => Value::I64(number),
-        FieldValue::U64(number) => Value::U64(number),
-        FieldValue::F64(number) => Value::F64(number),
-        FieldValue::Bool(flag) => Value::Bool(flag),
     }
 }
 

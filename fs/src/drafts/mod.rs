@@ -22,7 +22,7 @@ use crate::data::rows::Format;
 use crate::errno::Error;
 use crate::node::Place;
 
-pub use commit::{Moment, store_fields};
+pub use commit::Moment;
 pub use draft::{Draft, DraftAttr, MAX_INGEST_BYTES, MAX_RECORD_BYTES};
 
 /// Most drafts and receipts of one store.

@@ -1,6 +1,6 @@
-//! Which of the reference's hash functions a stored hash was made with.
+//! Which of the reference's hash functions a stored hash of an embedded image was made with.
 
-use rvf_format::checksum::{fold32, sha3_256, shake256_256};
+use crate::checksum::{fold32, sha3_256, shake256_256};
 
 /// What a stored 32-byte hash says about bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,28 @@ impl Integrity {
             Self::Fold32 => "fold32",
             Self::Unset => "unset",
             Self::Mismatch => "MISMATCH",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_function_is_told_by_its_hash() {
+        let (image, other) = (&b"an image"[..], &b"another"[..]);
+        for (hash, want) in [
+            (shake256_256(image), Integrity::Shake256),
+            (sha3_256(image), Integrity::Sha3),
+            (fold32(image), Integrity::Fold32),
+            ([0; 32], Integrity::Unset),
+            ([7; 32], Integrity::Mismatch),
+        ] {
+            assert_eq!(Integrity::of(&hash, &[other, image]), want);
+            if want != Integrity::Unset {
+                assert_eq!(Integrity::of(&hash, &[other]), Integrity::Mismatch);
+            }
         }
     }
 }
