@@ -27,6 +27,7 @@ mod view;
 mod write;
 
 pub use error::{Error, Family};
+pub use reindex::BuiltIndex;
 pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
 pub use search::MAX_QUERIES;

@@ -1,20 +1,85 @@
 //! Building the search index and storing it, in our form and in the reference's.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rvf_format::SegType;
 use rvf_format::index_seg::{self, Adjacency, IndexSeg};
+use rvf_format::lock::{LockError, WriteLock};
 use rvf_index::{BuildParams, Csr, Image, Progress, ReferenceGraph};
 
 use crate::coverage;
 use crate::error::Error;
 use crate::filters;
+use crate::source::open_regular;
 use crate::store::Store;
-use crate::types::{Event, ReindexOptions, ReindexReport};
+use crate::types::{Access, Event, ReindexOptions, ReindexReport};
 use crate::view::View;
 
 /// Largest segment that the existing tools load.
 const REFERENCE_SEGMENT_BYTES: usize = 256 << 20;
+
+/// A search image that was built and lies in memory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BuiltIndex {
+    bytes: Shared,
+    pub(crate) image: Arc<Image>,
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Vec<u8>>);
+
+impl Deref for Shared {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl BuiltIndex {
+    fn new(bytes: Vec<u8>) -> Result<Self, Error> {
+        let bytes = Shared(Arc::new(bytes));
+        let image = Arc::new(Image::open(bytes.clone()).map_err(index_error)?);
+        Ok(Self { bytes, image })
+    }
+
+    /// Vectors in it.
+    #[must_use]
+    pub fn indexed(&self) -> u64 {
+        u64::from(self.image.nodes())
+    }
+
+    /// Bytes of the search image.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Whether it describes rows that `view` shows.
+    fn fits(&self, view: &View) -> bool {
+        coverage::fits(&self.image, view.dimension(), view.metric(), &view.blocks)
+    }
+}
+
+impl View {
+    /// Whether an index would pay: the store is not small, and none covers at least four fifths of its live vectors.
+    /// O(1) once something was searched.
+    #[must_use]
+    pub fn wants_index(&self) -> bool {
+        let state = self.index_state();
+        state.layer != "small"
+            && state.total > 0
+            && state.indexed.saturating_mul(5) < state.total.saturating_mul(4)
+    }
+}
 
 impl Store {
     /// Builds the search index over all live vectors and, with `persist`, stores it in one commit:
@@ -27,12 +92,31 @@ impl Store {
     /// [`Error::Cancelled`]; [`Error::Invalid`] when the vectors it was built from were rewritten
     /// meanwhile (run it again); otherwise as [`Store::ingest`].
     pub fn reindex(&self, options: &ReindexOptions, progress: &dyn Progress) -> Result<ReindexReport, Error> {
+        let Some(built) = self.build_index(options, progress)? else {
+            return Ok(ReindexReport { indexed: 0, bytes: 0, epoch: self.view().epoch() });
+        };
+        if options.persist { self.store_index(&built) } else { self.use_index(&built) }
+    }
+
+    /// Builds the search index over all live vectors and leaves it to the caller, who hands it to
+    /// [`Store::store_index`] or [`Store::use_index`]. Changes nothing. `None` when there are no vectors.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::Damaged`] when the file changed underneath.
+    pub fn build_index(
+        &self,
+        options: &ReindexOptions,
+        progress: &dyn Progress,
+    ) -> Result<Option<BuiltIndex>, Error> {
         self.refresh()?;
         self.verify_vectors()?;
         let view = self.view();
         let live = view.live_ordinals();
         if live.is_empty() {
-            return Ok(ReindexReport { indexed: 0, bytes: 0, epoch: view.epoch() });
+            return Ok(None);
+        }
+        if !progress.step(0, live.len() as u64) {
+            return Err(Error::Cancelled);
         }
         let covered = coverage::digest(&view.blocks);
         let bytes = match options.adopt.then(|| adopted(&view, covered)).flatten() {
@@ -54,42 +138,47 @@ impl Store {
             }
         };
         view.check_intact()?;
-        let indexed = live.len() as u64;
-        let len = bytes.len() as u64;
-        let published = if options.persist {
-            self.store_index(&view, &bytes)?
-        } else {
-            *self.transient.lock() = Some(Arc::new(Image::open(bytes).map_err(index_error)?));
-            self.publish()?
-        };
-        let epoch = published.epoch();
-        self.notify(&Event {
-            kind: "reindex",
-            epoch,
-            detail: vec![("indexed".into(), indexed.to_string()), ("bytes".into(), len.to_string())],
-        });
-        Ok(ReindexReport { indexed, bytes: len, epoch })
+        BuiltIndex::new(bytes).map(Some)
     }
 
-    fn store_index(&self, built_from: &View, bytes: &[u8]) -> Result<Arc<View>, Error> {
+    /// Answers from this index as long as it fits the file, and keeps it in memory only.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the vectors it was built from were rewritten meanwhile; as [`Store::refresh`].
+    pub fn use_index(&self, built: &BuiltIndex) -> Result<ReindexReport, Error> {
+        if !built.fits(&self.view()) {
+            return Err(rewritten());
+        }
+        *self.transient.lock() = Some(built.clone());
+        let published = self.publish()?;
+        Ok(self.report(built, &published, "memory"))
+    }
+
+    /// Stores this index in the file, in one commit that waits for other writers as every commit does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the vectors it was built from were rewritten meanwhile; otherwise as
+    /// [`Store::ingest`].
+    pub fn store_index(&self, built: &BuiltIndex) -> Result<ReindexReport, Error> {
+        // Before the lock is taken: it takes a while, and depends only on rows that the index covers.
+        let view = self.view();
+        if !built.fits(&view) {
+            return Err(rewritten());
+        }
+        let reference = reference_payload(&view, &built.image)?;
         let ((), published) = self.append(|commit, _| {
-            let prefix = commit.view.blocks.get(..built_from.blocks.len());
-            if prefix.is_none_or(|p| coverage::digest(p) != coverage::digest(&built_from.blocks)) {
-                return Err(Error::Invalid {
-                    what: "the vectors were rewritten while the index was being built; run reindex again"
-                        .into(),
-                });
+            let view = Arc::clone(&commit.view);
+            if !built.fits(&view) {
+                return Err(rewritten());
             }
-            commit.append(SegType::INDEX, &[bytes])?;
+            commit.append(SegType::INDEX, &[&built.bytes])?;
             // The reference trusts its graph to hold the current vector of every id in it, so it is
             // written only while nothing has been overwritten since.
-            let unchanged =
-                commit.view.live_state().tail().iter().all(|(id, _)| built_from.find(*id).is_none())
-                    || commit.view.generation() == built_from.generation();
-            if unchanged && let Some(payload) = reference_payload(built_from, bytes)? {
-                commit.append(SegType::INDEX, &[&payload])?;
+            let mut later = built.image.covered_rows()..view.rows.total();
+            let unchanged = later.all(|o| built.image.find_id(view.rows.id(o)).is_none());
+            if unchanged && let Some(payload) = &reference {
+                commit.append(SegType::INDEX, &[payload])?;
             }
-            let view = Arc::clone(&commit.view);
             if let Some(payload) = filters::encode(&view) {
                 commit.append(SegType::META_IDX, &[&payload])?;
             }
@@ -103,24 +192,66 @@ impl Store {
             commit.finish(&manifest)
         })?;
         *self.transient.lock() = None;
-        Ok(published)
+        Ok(self.report(built, &published, "file"))
+    }
+
+    /// The index that is kept in memory only, if there is one.
+    #[must_use]
+    pub fn kept_index(&self) -> Option<BuiltIndex> {
+        self.transient.lock().clone()
+    }
+
+    /// Fails at once when a commit would have to wait for another program's lock. The answer may be out of date
+    /// before it is used.
+    ///
+    /// # Errors
+    /// [`Error::Locked`]; [`Error::ReadOnly`]; [`Error::Io`] when the file cannot be opened for writing.
+    pub fn check_lock(&self) -> Result<(), Error> {
+        if self.access() == Access::ReadOnly {
+            return Err(Error::ReadOnly { path: self.path().to_path_buf() });
+        }
+        // Not while a commit of our own holds it.
+        let _own = self.commit.lock();
+        let (file, _) = open_regular(self.path(), true)?;
+        WriteLock::acquire(self.path(), &file, Duration::ZERO).map(drop).map_err(|e| match e {
+            LockError::Io { source, .. } => Error::io(self.path(), "lock", source),
+            held => Error::Locked { path: self.path().to_path_buf(), holder: held.to_string() },
+        })
+    }
+
+    fn report(&self, built: &BuiltIndex, published: &View, place: &str) -> ReindexReport {
+        let (indexed, bytes, epoch) = (built.indexed(), built.len_bytes(), published.epoch());
+        self.notify(&Event {
+            kind: "reindex",
+            epoch,
+            detail: vec![
+                ("indexed".into(), indexed.to_string()),
+                ("bytes".into(), bytes.to_string()),
+                ("place".into(), place.into()),
+            ],
+        });
+        ReindexReport { indexed, bytes, epoch }
     }
 
     /// Makes sure that an index covers most of the store: builds one (or converts the reference's)
     /// when there is none, or when more than a fifth of the vectors came after it. `None` when
-    /// nothing had to be done. Read-only stores keep it in memory.
+    /// nothing had to be done. Stores that cannot be written keep it in memory.
     ///
     /// # Errors
     /// As [`Store::reindex`].
     pub fn ensure_index(&self, progress: &dyn Progress) -> Result<Option<ReindexReport>, Error> {
-        let state = self.view().index_state();
-        if state.layer == "small" || state.indexed * 5 >= state.total * 4 {
+        if !self.view().wants_index() {
             return Ok(None);
         }
-        let persist =
-            self.access() == crate::types::Access::ReadWrite && crate::write::writable(&self.view()).is_ok();
+        let persist = self.access() == Access::ReadWrite && crate::write::writable(&self.view()).is_ok();
         let options = ReindexOptions { persist, adopt: true, ..ReindexOptions::default() };
         self.reindex(&options, progress).map(Some)
+    }
+}
+
+fn rewritten() -> Error {
+    Error::Invalid {
+        what: "the vectors were rewritten while the index was being built; run reindex again".into(),
     }
 }
 
@@ -133,8 +264,7 @@ fn index_error(error: rvf_index::IndexError) -> Error {
 
 /// The reference's form of the graph in an image, or `None` when it would be larger than the
 /// existing tools load.
-fn reference_payload(view: &View, image: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    let image = Image::open(image.to_vec()).map_err(index_error)?;
+fn reference_payload(view: &View, image: &Image) -> Result<Option<Vec<u8>>, Error> {
     let graph = image.export_graph();
     let mut seg = IndexSeg {
         m: graph.m,

@@ -18,6 +18,7 @@ use crate::coverage;
 use crate::error::Error;
 use crate::filters::Filters;
 use crate::parent::{self, Parent};
+use crate::reindex::BuiltIndex;
 use crate::rows::RowTable;
 use crate::source::{open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
@@ -43,8 +44,8 @@ pub struct Store {
     /// One refresh at a time, so that generations and contents agree.
     loading: Mutex<()>,
     pub(crate) checked: Mutex<HashMap<BlockKey, bool>>,
-    /// A search image built for this process only, with the coverage it stands for.
-    pub(crate) transient: Mutex<Option<Arc<Image>>>,
+    /// A search image kept in memory only.
+    pub(crate) transient: Mutex<Option<BuiltIndex>>,
     scratch: Arc<ScratchPool>,
     listeners: RwLock<Vec<Listener>>,
 }
@@ -136,9 +137,16 @@ impl Store {
     pub(crate) fn publish(&self) -> Result<Arc<View>, Error> {
         let guard = self.loading.lock();
         let generation = self.generation.load(Ordering::Relaxed) + 1;
-        let transient = self.transient.lock().clone();
+        let transient = self.transient.lock().as_ref().map(|built| Arc::clone(&built.image));
+        let given = transient.clone();
         let context = Context { scratch: &self.scratch, checked: &self.checked, generation, transient };
         let view = Arc::new(load(&self.path, &self.options, &context, None, &mut Vec::new())?);
+        // One that fits no more, or less than what the file has, is not worth its memory. Another may have come meanwhile.
+        if let Some(given) = given
+            && !view.image_in_memory
+        {
+            self.transient.lock().take_if(|built| Arc::ptr_eq(&built.image, &given));
+        }
         self.generation.store(generation, Ordering::Relaxed);
         self.current.store(Arc::clone(&view));
         drop(guard);
@@ -314,11 +322,13 @@ fn load(
             mend: Some("run `rvf reindex`, or write `reindex` to ctl".into()),
         });
     }
+    let mut image_in_memory = false;
     if let Some(own) = context.transient.clone()
-        && image.is_none()
+        && image.as_ref().is_none_or(|stored| stored.covered_rows() < own.covered_rows())
         && coverage::fits(&own, dim, metric, &blocks)
     {
         image = Some(own);
+        image_in_memory = true;
     }
     stale_index &= image.is_none();
     // A child whose map cannot be read is still a child: answering from its own rows alone would be
@@ -367,6 +377,7 @@ fn load(
         rows,
         metric,
         image,
+        image_in_memory,
         stale_index,
         damaged,
         verified,

@@ -207,6 +207,8 @@ pub struct IndexState {
     pub total: u64,
     /// `"none"`, `"small"` (too few to need one), `"C"`.
     pub layer: &'static str,
+    /// Where the index is: `"none"`, `"file"`, or `"memory"` when it could not be stored or must not be.
+    pub place: &'static str,
     /// `true` while an index exists in the file that no longer fits its vectors.
     pub stale: bool,
 }

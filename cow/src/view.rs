@@ -39,6 +39,8 @@ pub struct View {
     pub(crate) rows: RowTable,
     pub(crate) metric: Metric,
     pub(crate) image: Option<Arc<Image>>,
+    /// The image is not the file's.
+    pub(crate) image_in_memory: bool,
     /// An index is listed that does not fit the vectors any more.
     pub(crate) stale_index: bool,
     pub(crate) damaged: Vec<Range<u32>>,
@@ -142,7 +144,7 @@ impl View {
         &self.findings
     }
 
-    /// The search image, when the file has one that fits.
+    /// The search image that answers, when there is one that fits: the file's, or one kept in memory.
     #[must_use]
     pub fn image(&self) -> Option<&Arc<Image>> {
         self.image.as_ref()
@@ -280,7 +282,12 @@ impl View {
             None if total < SCAN_BELOW_ROWS => (0, "small"),
             None => (0, "none"),
         };
-        IndexState { indexed, total, layer, stale: self.stale_index }
+        let place = match (&self.image, self.image_in_memory) {
+            (None, _) => "none",
+            (Some(_), false) => "file",
+            (Some(_), true) => "memory",
+        };
+        IndexState { indexed, total, layer, place, stale: self.stale_index }
     }
 
     /// Fails when the mapped file shrank or was overwritten since the view was made. Call it after
