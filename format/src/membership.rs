@@ -14,6 +14,9 @@ pub enum Mode {
     Include,
     /// A parent id is visible iff its bit is clear or lies past the bitmap.
     Exclude,
+    /// A parent id is visible iff it is not in a list. Ours: the reference refuses it (0x0705), as it must where it
+    /// would answer differently or its bitmap would be too large.
+    Sparse,
 }
 
 /// A MEMBERSHIP payload.
@@ -29,8 +32,10 @@ pub struct Membership {
     pub members: u64,
     /// 0 from a branch, 1 from the CLI's filter.
     pub generation: u32,
-    /// Bit n%8 of byte n/8 is id n.
+    /// Bit n%8 of byte n/8 is id n. Empty for a list.
     pub bitmap: Vec<u8>,
+    /// The hidden ids of a list, ascending. Empty for a bitmap.
+    pub list: Vec<u64>,
 }
 
 impl Membership {
@@ -49,6 +54,7 @@ impl Membership {
         let mode = match r.u8()? {
             0 => Mode::Include,
             1 => Mode::Exclude,
+            2 => Mode::Sparse,
             other => return r.fail(format!("filter mode {other}")),
         };
         let capacity = r.u64()?;
@@ -65,6 +71,15 @@ impl Membership {
             return r.fail(format!("bitmap of {size} bytes declared, {} present", r.left()));
         }
         let bitmap = r.take(size)?;
+        if mode == Mode::Sparse {
+            if fold32(bitmap) != hash {
+                return r.fail("list does not match its hash");
+            }
+            let Some(list) = decode_list(bitmap, members) else {
+                return r.fail(format!("list is not {members} ascending ids"));
+            };
+            return Ok(Self { filter_type, mode, capacity, members, generation, bitmap: Vec::new(), list });
+        }
         if (size as u64) < capacity.div_ceil(8) {
             return r.fail(format!("bitmap of {size} bytes for {capacity} ids"));
         }
@@ -75,7 +90,7 @@ impl Membership {
         if set != members {
             return r.fail(format!("{set} bits set, {members} declared"));
         }
-        Ok(Self { filter_type, mode, capacity, members, generation, bitmap: bitmap.to_vec() })
+        Ok(Self { filter_type, mode, capacity, members, generation, bitmap: bitmap.to_vec(), list: Vec::new() })
     }
 
     /// An include bitmap of `ids`; the capacity is the highest + 1.
@@ -109,7 +124,40 @@ impl Membership {
             members: 0,
             generation: 0,
             bitmap: vec![0; bytes as usize],
+            list: Vec::new(),
         })
+    }
+
+    /// A list of hidden ids, in any order.
+    pub fn hiding(ids: impl IntoIterator<Item = u64>) -> Self {
+        let mut list: Vec<u64> = ids.into_iter().collect();
+        list.sort_unstable();
+        list.dedup();
+        Self {
+            filter_type: 2,
+            mode: Mode::Sparse,
+            capacity: 0,
+            members: list.len() as u64,
+            generation: 0,
+            bitmap: Vec::new(),
+            list,
+        }
+    }
+
+    /// The ids that an excluding filter hides, ascending; `None` for an including one, which hides all but some.
+    /// O(bitmap).
+    pub fn hidden(&self) -> Option<Vec<u64>> {
+        match self.mode {
+            Mode::Include => None,
+            Mode::Sparse => Some(self.list.clone()),
+            Mode::Exclude => {
+                let bytes = self.bitmap.iter().enumerate().filter(|(_, byte)| **byte != 0);
+                let bits = bytes.flat_map(|(at, byte)| {
+                    (0..8u64).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at as u64 * 8 + bit)
+                });
+                Some(bits.filter(|id| *id < self.capacity).collect())
+            }
+        }
     }
 
     /// Whether the bit of an id is set.
@@ -123,6 +171,7 @@ impl Membership {
         match self.mode {
             Mode::Include => self.bit(id),
             Mode::Exclude => !self.bit(id),
+            Mode::Sparse => self.list.binary_search(&id).is_err(),
         }
     }
 
@@ -145,13 +194,21 @@ impl Membership {
     /// # Errors
     /// [`Error::Caller`] when the bitmap does not fit its field.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bitmap = self.bitmap.clone();
-        bitmap.resize(bitmap.len().next_multiple_of(8), 0);
+        let mut bitmap =
+            if self.mode == Mode::Sparse { encode_list(&self.list) } else { self.bitmap.clone() };
+        if self.mode != Mode::Sparse {
+            bitmap.resize(bitmap.len().next_multiple_of(8), 0);
+        }
         let size = u32::try_from(bitmap.len())
             .map_err(|_| Error::caller(codes::MEMBERSHIP_INVALID, "membership bitmap above 4 GiB"))?;
         let mut out = Vec::with_capacity(HEADER_LEN + bitmap.len());
         out.extend_from_slice(&MAGIC.to_le_bytes());
-        out.extend_from_slice(&[1, 0, self.filter_type, (self.mode == Mode::Exclude).into()]);
+        let mode = match self.mode {
+            Mode::Include => 0,
+            Mode::Exclude => 1,
+            Mode::Sparse => 2,
+        };
+        out.extend_from_slice(&[1, 0, self.filter_type, mode]);
         out.extend_from_slice(&self.capacity.to_le_bytes());
         out.extend_from_slice(&self.members.to_le_bytes());
         out.extend_from_slice(&(HEADER_LEN as u64).to_le_bytes());
@@ -161,5 +218,93 @@ impl Membership {
         out.extend_from_slice(&[0; 24]);
         out.extend_from_slice(&bitmap);
         Ok(out)
+    }
+}
+
+/// The first id, then the difference of each to the one before, as LEB128 varints.
+fn encode_list(ids: &[u64]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ids.len() * 2);
+    let mut before = 0;
+    for id in ids {
+        let mut rest = id.wrapping_sub(before);
+        before = *id;
+        while rest >= 0x80 {
+            out.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        out.push(rest as u8);
+    }
+    out
+}
+
+/// `None` unless the bytes are exactly `count` strictly ascending ids. An id takes at least a byte, so the bytes bound
+/// the memory whatever the count says.
+fn decode_list(bytes: &[u8], count: u64) -> Option<Vec<u64>> {
+    if count > bytes.len() as u64 {
+        return None;
+    }
+    let mut ids: Vec<u64> = Vec::with_capacity(usize::try_from(count).ok()?);
+    let mut rest = bytes.iter();
+    for at in 0..count {
+        let mut step = 0u64;
+        for shift in (0..).step_by(7) {
+            let byte = *rest.next()?;
+            let part = u64::from(byte & 0x7F);
+            if shift > 63 || part << shift >> shift != part {
+                return None;
+            }
+            step |= part << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        let id = match ids.last() {
+            Some(_) if step == 0 => return None,
+            Some(last) => last.checked_add(step)?,
+            None => step,
+        };
+        debug_assert_eq!(ids.len() as u64, at);
+        ids.push(id);
+    }
+    rest.next().is_none().then_some(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_any_ids_come_back() {
+        for ids in [vec![], vec![0], vec![u64::MAX], vec![0, 1, 127, 128, 1 << 53, u64::MAX - 1, u64::MAX]] {
+            let filter = Membership::hiding(ids.iter().rev().copied());
+            let payload = filter.encode().unwrap_or_default();
+            let back = Membership::parse(&payload).ok();
+            assert_eq!(back.as_ref(), Some(&filter), "{ids:?}");
+            assert_eq!(back.and_then(|b| b.hidden()), Some(ids.clone()));
+            assert!(filter.shows(5) && ids.iter().all(|id| !filter.shows(*id)));
+        }
+    }
+
+    #[test]
+    fn hostile_lists_are_refused() {
+        assert_eq!(decode_list(&[1, 0], 2), None, "an id twice");
+        assert_eq!(decode_list(&[1], u64::MAX), None, "more ids than bytes");
+        assert_eq!(decode_list(&[1, 2, 3], 2), None, "bytes left");
+        assert_eq!(decode_list(&[0x80; 11], 1), None, "no end");
+        assert_eq!(decode_list(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F], 1), None, "66 bits");
+        let all = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
+        assert_eq!(decode_list(&all, 1), Some(vec![u64::MAX]));
+        let more: Vec<u8> = all.iter().copied().chain([1]).collect();
+        assert_eq!(decode_list(&more, 2), None, "past the largest id");
+    }
+
+    #[test]
+    fn a_bitmap_names_what_it_hides() {
+        let mut filter = Membership::empty(Mode::Exclude, 70).unwrap_or_else(|_| Membership::hiding([]));
+        for id in [0, 9, 69] {
+            filter.set(id, true);
+        }
+        assert_eq!(filter.hidden(), Some(vec![0, 9, 69]));
+        assert_eq!(Membership::including([3], 4).ok().and_then(|f| f.hidden()), None);
     }
 }
