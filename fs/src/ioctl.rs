@@ -163,6 +163,9 @@ impl Question {
                 .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
             threads: 1,
         })?;
+        if !self.exact {
+            self.snap.queried();
+        }
         let answer = answers.into_iter().next().ok_or_else(|| Error::invalid("no answer"))?;
         let count = answer.hits.len().min(self.k);
         let layer: u32 = match answer.layer {

@@ -12,6 +12,7 @@
 //! | [`session`] | `query/`: requests in, results out |
 //! | [`drafts`] | `ingest/`, `vectors/`, `metadata/`: files that become commits |
 //! | [`ctl`], [`events`] | verbs, and what happened |
+//! | [`indexing`] | indexes built in the background |
 //! | [`data`], [`convert`] | what users write and read, as bytes: parsers and renderers; from and to the store's types |
 //! | [`mount`] | the life of a mount: options, daemon, signals |
 //! | [`cli`] | the offline command `rvf` |
@@ -28,6 +29,7 @@ pub mod drafts;
 pub mod errno;
 pub mod events;
 pub mod handle;
+pub mod indexing;
 pub mod info;
 pub mod inode;
 pub mod ioctl;

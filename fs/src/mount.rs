@@ -16,6 +16,7 @@ use fuser::{Config, MountOption, Session, SessionACL};
 use crate::adapter::{Adapter, Mounted};
 use crate::node::StoreId;
 use crate::options::{Arguments, Words, words};
+use crate::pool::Pool;
 use crate::source::{Directory, Source, SourceKind, kind_of};
 use crate::store_dir::{Settings, StoreDir};
 use crate::sys::{self, Side};
@@ -134,6 +135,7 @@ impl Plan {
             uid: words.uid.unwrap_or(defaults.uid),
             gid: words.gid.unwrap_or(defaults.gid),
             mmap: !arguments.no_mmap,
+            auto_index: !arguments.no_auto_index && words.auto_index != Some(false),
             ..defaults
         });
         let config = config(arguments, &words, &source);
@@ -161,7 +163,7 @@ impl Plan {
         let ended = {
             let (tree, mounted, mountpoint) = (tree.clone(), mounted.clone(), self.mountpoint.clone());
             Box::new(move || {
-                tree.pool.drain(LAST_WORK);
+                finish(&tree.settings, &tree.pool);
                 // Somebody unmounted. Going on would end in fuser, which takes a cut-off connection for a mounted one
                 // (0.18) and unmounts the mountpoint once more, and with it whatever is mounted there by now.
                 if mounted.get().is_some_and(|connection| sys::is_cut_off(connection.as_fd())) {
@@ -183,7 +185,7 @@ impl Plan {
             watch::start(&tree).map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
         let mut unmounter = session.unmount_callable();
         let mountpoint = self.mountpoint.clone();
-        let pool = tree.pool.clone();
+        let (settings, pool) = (tree.settings.clone(), tree.pool.clone());
         std::thread::Builder::new()
             .name("rvf-signals".into())
             .spawn(move || {
@@ -193,7 +195,7 @@ impl Plan {
                     // Somebody has a file open in it. The mount goes away now; their descriptors fail from then on.
                     tracing::warn!(%error, "the mountpoint is busy; detaching it");
                     detach(&mountpoint);
-                    pool.drain(LAST_WORK);
+                    finish(&settings, &pool);
                     std::process::exit(0);
                 }
             })
@@ -201,7 +203,7 @@ impl Plan {
         tracing::info!(source = %self.source.display(), mountpoint = %self.mountpoint.display(), "mounted");
         ready()?;
         let result = session.run();
-        tree.pool.drain(LAST_WORK);
+        finish(&tree.settings, &tree.pool);
         tracing::info!(mountpoint = %self.mountpoint.display(), "unmounted");
         result.map_err(|error| Failure::new(format!("serving {}: {error}", self.mountpoint.display())))
     }
@@ -218,6 +220,12 @@ impl Plan {
             _ => Failure::new(format!("{at}: cannot mount: {error}")),
         }
     }
+}
+
+/// Lets commits finish, and drops an index that is being built.
+fn finish(settings: &Settings, pool: &Pool) {
+    settings.indexer.end(LAST_WORK);
+    pool.drain(LAST_WORK);
 }
 
 fn config(arguments: &Arguments, words: &Words, source: &Path) -> Config {

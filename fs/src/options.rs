@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Read file.rvf through the daemon even where the kernel could read it directly
     #[arg(long)]
     pub no_passthrough: bool,
+    /// Build no index in the background when a store without one is queried
+    #[arg(long)]
+    pub no_auto_index: bool,
     /// Threads that receive the kernel's requests; what takes long, or comes while others wait, runs on further ones
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
@@ -74,6 +77,8 @@ pub struct Words {
     pub suid: Option<bool>,
     /// `atime` or `noatime`.
     pub atime: Option<bool>,
+    /// `autoindex` or `noautoindex`.
+    pub auto_index: Option<bool>,
     /// `fsname=`.
     pub fsname: Option<String>,
     /// `subtype=`.
@@ -112,6 +117,8 @@ pub fn words(lists: &[String]) -> Result<Words, String> {
             "nosuid" => out.suid = Some(false),
             "atime" | "relatime" | "strictatime" => out.atime = Some(true),
             "noatime" => out.atime = Some(false),
+            "autoindex" => out.auto_index = Some(true),
+            "noautoindex" => out.auto_index = Some(false),
             "fsname" => out.fsname = value.map(str::to_owned),
             "subtype" => out.subtype = value.map(str::to_owned),
             "uid" => out.uid = Some(number(value)?),
@@ -124,7 +131,7 @@ pub fn words(lists: &[String]) -> Result<Words, String> {
             _ if key.starts_with("x-") || key.starts_with("X-") => {}
             _ => {
                 return Err(format!(
-                    "-o {word}: unknown option; there are ro, rw, allow_other, allow_root, default_permissions, auto_unmount, uid=, gid=, fsname=, subtype=, and what mount(8) knows for every filesystem"
+                    "-o {word}: unknown option; there are ro, rw, allow_other, allow_root, default_permissions, auto_unmount, noautoindex, uid=, gid=, fsname=, subtype=, and what mount(8) knows for every filesystem"
                 ));
             }
         }
@@ -150,7 +157,8 @@ mod tests {
             list("rw,nofail,x-systemd.automount,defaults"),
             Ok(Words { read_only: Some(false), ..Words::default() })
         );
-        let got = list("ro,allow_other,dev,suid,noexec,uid=5,gid=6,fsname=a b").expect("good options");
+        let got =
+            list("ro,allow_other,dev,suid,noexec,noautoindex,uid=5,gid=6,fsname=a b").expect("good options");
         assert_eq!(
             got,
             Words {
@@ -159,6 +167,7 @@ mod tests {
                 dev: Some(true),
                 suid: Some(true),
                 exec: Some(false),
+                auto_index: Some(false),
                 uid: Some(5),
                 gid: Some(6),
                 fsname: Some("a b".into()),

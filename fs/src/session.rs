@@ -323,6 +323,9 @@ impl Work {
             deadline: timeout.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
             threads,
         })?;
+        if !self.exact() {
+            self.snap.queried();
+        }
         Ok(Outcome {
             answers,
             snap: self.snap,

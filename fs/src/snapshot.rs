@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use rvf_cow::View;
@@ -12,6 +12,7 @@ use rvf_format::{Entry, SegType, Segment};
 
 use crate::json;
 use crate::node::{SegmentKey, StateNo};
+use crate::store_dir::StoreDir;
 
 /// One entry of `segments/`.
 #[derive(Debug, Clone)]
@@ -76,6 +77,7 @@ pub struct Snap {
     pub view: Arc<View>,
     /// Its number in this mount.
     pub no: StateNo,
+    owner: Weak<StoreDir>,
     parts: OnceLock<Parts>,
     jsonl: OnceLock<JsonlIndex>,
     /// `lineage`, `witness/log.jsonl`, `witness/head`, `witness/verify`, once rendered.
@@ -89,11 +91,20 @@ struct Parts {
 }
 
 impl Snap {
-    /// The state that `view` is.
+    /// The state of the store `owner` that `view` is.
     #[must_use]
-    pub fn new(view: Arc<View>) -> Self {
+    pub fn new(view: Arc<View>, owner: Weak<StoreDir>) -> Self {
         let no = StateNo(view.generation());
-        Self { view, no, parts: OnceLock::new(), jsonl: OnceLock::new(), texts: Default::default() }
+        Self { view, no, owner, parts: OnceLock::new(), jsonl: OnceLock::new(), texts: Default::default() }
+    }
+
+    /// To be called with every query that may use an index: has one built where it is missing.
+    pub fn queried(&self) {
+        if self.view.wants_index()
+            && let Some(dir) = self.owner.upgrade()
+        {
+            dir.settings.indexer.queried(&dir, &self.view);
+        }
     }
 
     /// When the file was last changed.

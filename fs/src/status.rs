@@ -48,6 +48,8 @@ fn fields(dir: &StoreDir) -> Vec<(&'static str, Field)> {
         ("lineage_depth", Number(u64::from(status.lineage_depth))),
         ("index", Text(format!("{}/{}", status.index.indexed, status.index.total))),
         ("index_layer", text(status.index.layer)),
+        ("index_place", text(status.index.place)),
+        ("index_build", Text(dir.indexing.show(&snap.view))),
         ("index_stale", Flag(status.index.stale)),
         ("verified", Flag(status.verified)),
         ("health", Text(status.health)),

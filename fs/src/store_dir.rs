@@ -15,6 +15,7 @@ use rvf_format::ChecksumState;
 use crate::drafts::Drafts;
 use crate::errno::Error;
 use crate::events::Events;
+use crate::indexing::{Indexer, Indexing};
 use crate::node::{Place, SegmentKey, StateNo, StoreId};
 use crate::session::Sessions;
 use crate::snapshot::{Part, Snap};
@@ -34,6 +35,10 @@ pub struct Settings {
     pub threads: usize,
     /// Map files (the default) or read them into memory.
     pub mmap: bool,
+    /// The first query of a store without an index has one built.
+    pub auto_index: bool,
+    /// What builds it.
+    pub indexer: Indexer,
 }
 
 impl Default for Settings {
@@ -46,6 +51,8 @@ impl Default for Settings {
             gid,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             mmap: true,
+            auto_index: true,
+            indexer: Indexer::default(),
         }
     }
 }
@@ -72,6 +79,8 @@ pub struct StoreDir {
     pub sessions: Sessions,
     /// Dropped files and receipts.
     pub drafts: Drafts,
+    /// Where the index built in the background stands.
+    pub indexing: Indexing,
     /// When this directory came to be; the time of what never changes.
     pub since: SystemTime,
     snap: ArcSwap<Snap>,
@@ -129,25 +138,28 @@ impl StoreDir {
     /// The directory of a store that is open already.
     #[must_use]
     pub fn of_store(id: StoreId, store: Arc<Store>, shown_as: PathBuf, settings: Arc<Settings>) -> Arc<Self> {
-        let snap = Arc::new(Snap::new(store.view()));
-        let dir = Arc::new(Self {
-            id,
-            shown_as,
-            settings,
-            events: Events::default(),
-            sessions: Sessions::default(),
-            drafts: Drafts::default(),
-            since: SystemTime::now(),
-            history: Mutex::new(vec![(snap.no, Arc::downgrade(&snap))]),
-            snap: ArcSwap::new(snap),
-            first_seen: Mutex::new(HashMap::new()),
-            checksums: Mutex::new(HashMap::new()),
-            infos: Mutex::new(HashMap::new()),
-            refusals: RwLock::new(BTreeMap::new()),
-            jobs: Mutex::new(BTreeMap::new()),
-            next_job: AtomicU64::new(0),
-            listener: RwLock::new(None),
-            store,
+        let dir = Arc::new_cyclic(|own| {
+            let snap = Arc::new(Snap::new(store.view(), own.clone()));
+            Self {
+                id,
+                shown_as,
+                settings,
+                events: Events::default(),
+                sessions: Sessions::default(),
+                drafts: Drafts::default(),
+                indexing: Indexing::default(),
+                since: SystemTime::now(),
+                history: Mutex::new(vec![(snap.no, Arc::downgrade(&snap))]),
+                snap: ArcSwap::new(snap),
+                first_seen: Mutex::new(HashMap::new()),
+                checksums: Mutex::new(HashMap::new()),
+                infos: Mutex::new(HashMap::new()),
+                refusals: RwLock::new(BTreeMap::new()),
+                jobs: Mutex::new(BTreeMap::new()),
+                next_job: AtomicU64::new(0),
+                listener: RwLock::new(None),
+                store,
+            }
         });
         let weak = Arc::downgrade(&dir);
         dir.store.subscribe(Box::new(move |event| {
@@ -180,7 +192,7 @@ impl StoreDir {
         self.history.lock().iter().find(|(at, _)| *at == no)?.1.upgrade()
     }
 
-    fn happened(&self, event: &Event) {
+    fn happened(self: &Arc<Self>, event: &Event) {
         self.publish();
         let detail: Vec<(&str, &str)> =
             event.detail.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -189,17 +201,18 @@ impl StoreDir {
         if let Some(listener) = &*self.listener.read() {
             listener(self.id);
         }
+        self.settings.indexer.changed(self);
     }
 
     /// Shows the store's newest view, for changes that the store tells nobody about.
-    pub fn look_again(&self) {
+    pub fn look_again(self: &Arc<Self>) {
         self.publish();
     }
 
     /// Makes the store's newest view the current state. Views may arrive out of order; the newest stays.
-    fn publish(&self) {
+    fn publish(self: &Arc<Self>) {
         let view = self.store.view();
-        let next = Arc::new(Snap::new(view));
+        let next = Arc::new(Snap::new(view, Arc::downgrade(self)));
         let mut history = self.history.lock();
         if next.no > self.snap.load().no {
             history.retain(|(_, snap)| snap.strong_count() > 0);

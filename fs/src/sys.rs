@@ -1,5 +1,5 @@
 //! The few system calls that std does not have, each behind a safe function.
-#![expect(unsafe_code, reason = "direct system calls: fork, signals, umount2, statvfs")]
+#![expect(unsafe_code, reason = "direct system calls: fork, signals, umount2, statvfs, priorities")]
 
 use std::ffi::CString;
 use std::io;
@@ -142,6 +142,24 @@ pub fn wait_for_end() -> i32 {
     // SAFETY: `set` is initialised and `signal` is writable.
     while unsafe { libc::sigwait(&raw const set, &raw mut signal) } != 0 {}
     signal
+}
+
+/// Lets everybody else run first, from now on and for threads that this one starts.
+pub fn yield_to_others() {
+    // SAFETY: plain numbers; on Linux 0 means the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    if result != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "the priority stays as it was");
+    }
+}
+
+/// Gives memory that was freed back to the system, where the allocator would keep it.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions; the allocator locks what it looks at.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Whether something could be read from the descriptor now, without waiting.

@@ -97,6 +97,9 @@ fn watch(tree: &Weak<Tree>, receiver: &Receiver<Message>) {
             Err(RecvTimeoutError::Timeout) => {
                 let Some(tree) = tree.upgrade() else { return };
                 look(&tree, None);
+                for dir in tree.source.open_stores() {
+                    dir.settings.indexer.tick(&dir);
+                }
             }
         }
         if !verified && started.elapsed() > VERIFY_AFTER {
