@@ -139,7 +139,8 @@ impl Tree {
     /// Whether others wait while this thread works. A single client is answered fastest by the thread that received its
     /// request; with several, work goes to other threads so that every processor has some.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.kernel().is_some_and(Kernel::has_waiting)
+        // With one processor there is nothing to spread, and a change of threads costs as much as a short answer.
+        self.settings.threads > 1 && self.kernel().is_some_and(Kernel::has_waiting)
     }
 
     /// The store a node belongs to.

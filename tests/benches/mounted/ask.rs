@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Most bytes of an answer.
-pub(crate) const ANSWER: usize = 64 << 10;
+/// Room for an answer to one query: ten lines, a page as most programs would take.
+pub(crate) const ANSWER: usize = 4 << 10;
 const HEAD: usize = 24;
 
 /// A request and its answer on one descriptor of `query/in`.
