@@ -87,6 +87,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The store was frozen: a snapshot that nothing changes any more.
+    #[error("{}: frozen at epoch {epoch}; branch it to go on from there", path.display())]
+    Frozen {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        epoch: u32,
+    },
     /// A policy of the file forbids the change.
     #[error("{what}")]
     Policy {
@@ -184,7 +192,7 @@ impl Error {
                 Family::Environment
             }
             Self::NotRvf { .. } | Self::Damaged { .. } => Family::Corruption,
-            Self::ReadOnly { .. } | Self::Policy { .. } => Family::Policy,
+            Self::ReadOnly { .. } | Self::Policy { .. } | Self::Frozen { .. } => Family::Policy,
         }
     }
 
@@ -199,7 +207,7 @@ impl Error {
             Self::NotFinite { .. } => 0x0207,
             Self::DuplicateId { .. } => 0x0105,
             Self::BadFilter { .. } => 0x0203,
-            Self::ReadOnly { .. } | Self::Policy { .. } => 0x0305,
+            Self::ReadOnly { .. } | Self::Policy { .. } | Self::Frozen { .. } => 0x0305,
             Self::Locked { .. } => 0x0300,
             Self::NoSpace { .. } => 0x0302,
             Self::TooLarge { .. } => 0x0304,

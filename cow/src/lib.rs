@@ -9,6 +9,7 @@
 //!
 //! Locks are taken in this order: commit, loading, then the leaf locks; none is held across a callback.
 
+mod branch;
 mod compact;
 mod coverage;
 mod create;
@@ -26,6 +27,7 @@ mod types;
 mod view;
 mod write;
 
+pub use branch::{BranchOptions, BranchReport, Derivation, MAX_NAME, Pin, Place, Resolved};
 pub use error::{Error, Family};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;

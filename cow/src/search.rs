@@ -1,12 +1,12 @@
 //! Answering queries: plan, walk or scan, merge with rows newer than the index.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rvf_index::exact::{self, Selection};
 use rvf_index::{Bitmap, Candidate, Hit, Plan, Scratch, default_ef, plan};
 
+use crate::branch::resolve::Layer;
 use crate::error::Error;
 use crate::types::{Answer, SearchRequest};
 use crate::view::View;
@@ -27,12 +27,18 @@ impl View {
     pub fn search(&self, request: &SearchRequest<'_>) -> Result<Vec<Answer>, Error> {
         let dim = self.dimension();
         let queries = self.split_queries(request.queries)?;
-        let inherited = self.inherited(request.filter)?;
+        self.complete()?;
         let allow = match request.filter {
             Some(text) if !text.trim().is_empty() => Some(self.matching(text)?),
             _ => None,
         };
-        let job = Job { view: self, request, allow: allow.as_deref(), inherited: &inherited };
+        let filter = request.filter.filter(|text| !text.trim().is_empty());
+        let mut inherited = Vec::new();
+        for (layer, at) in self.layers().unwrap_or(&[]).iter().zip(1..) {
+            let allow = filter.map(|text| self.layer_matching(layer, at, text)).transpose()?;
+            inherited.push((layer, allow));
+        }
+        let job = Job { view: self, layer: None, request, allow: allow.as_deref(), inherited: &inherited };
         let threads = request.threads.clamp(1, queries.max(1));
         let mut answers: Vec<Answer> = Vec::with_capacity(queries);
         if threads <= 1 {
@@ -73,8 +79,10 @@ struct Job<'a> {
     view: &'a View,
     request: &'a SearchRequest<'a>,
     allow: Option<&'a Bitmap>,
-    /// Rows that a copy-on-write child takes from its ancestors.
-    inherited: &'a [(Arc<View>, Bitmap)],
+    /// For the rows of an ancestor: what is hidden of them.
+    layer: Option<&'a Layer>,
+    /// The ancestors of a copy-on-write child, and the rows of each that match the filter.
+    inherited: &'a [(&'a Layer, Option<Bitmap>)],
 }
 
 impl Job<'_> {
@@ -124,8 +132,14 @@ impl Job<'_> {
             return Err(Error::Timeout { ms: 0 });
         }
         let mut answer = self.own(q, scratch, threads)?;
-        for (ancestor, rows) in self.inherited {
-            let part = Job { view: ancestor, request: self.request, allow: Some(rows), inherited: &[] };
+        for (layer, allow) in self.inherited {
+            let part = Job {
+                view: &layer.view,
+                layer: Some(layer),
+                request: self.request,
+                allow: allow.as_ref(),
+                inherited: &[],
+            };
             let found = part.own(q, scratch, threads)?;
             answer.hits.extend(found.hits);
             answer.hits.sort_unstable_by(Hit::order);
@@ -144,7 +158,10 @@ impl Job<'_> {
     fn own(&self, q: &[f32], scratch: &mut Scratch, threads: usize) -> Result<Answer, Error> {
         let view = self.view;
         let live = view.live_state();
-        let wanted = usize::try_from(live.count()).unwrap_or(usize::MAX).min(self.request.k);
+        let mask = self.layer.and_then(Layer::mask);
+        let masked = self.layer.map_or(0, Layer::masked);
+        let shown = live.count().saturating_sub(masked);
+        let wanted = usize::try_from(shown).unwrap_or(usize::MAX).min(self.request.k);
         let mut answer = Answer { layer: "scan", exact: true, ..Answer::default() };
         if wanted == 0 {
             return Ok(answer);
@@ -153,7 +170,7 @@ impl Job<'_> {
         let mut found: Vec<Candidate> = Vec::with_capacity(wanted + 1);
         let walk = match live.image() {
             Some(image) if !self.request.exact => {
-                let matching = self.allow.map_or(live.indexed(), Bitmap::count);
+                let matching = self.allow.map_or(live.indexed().saturating_sub(masked), Bitmap::count);
                 match plan(matching, u64::from(image.nodes()), wanted, ef) {
                     Plan::Walk { ef } => Some((image, ef)),
                     Plan::Scan => None,
@@ -163,7 +180,7 @@ impl Job<'_> {
         };
         if let Some((image, ef)) = walk {
             let stats = image
-                .search(q, wanted, ef, &view.rows, self.allow, live.denied(), scratch, &mut found)
+                .search(q, wanted, ef, &view.rows, self.allow, mask.or(live.denied()), scratch, &mut found)
                 .map_err(|e| Error::Invalid { what: e.to_string() })?;
             answer.visited = u64::from(stats.visited);
             answer.exact = stats.scanned;
@@ -175,6 +192,7 @@ impl Job<'_> {
                     .iter()
                     .map(|(_, ordinal)| *ordinal)
                     .filter(|o| self.allow.is_none_or(|set| set.get(*o)))
+                    .filter(|o| mask.is_none_or(|set| !set.get(*o)))
                     .collect();
                 answer.visited += tail.len() as u64;
                 let select = Selection::Ordinals(&tail);
@@ -185,11 +203,12 @@ impl Job<'_> {
             }
             answer.hits = hits;
         } else {
-            let select = match self.allow {
-                Some(set) => Selection::Bitmap(set),
-                None => Selection::Ordinals(live.ordinals()),
+            let select = match (self.allow, self.layer.filter(|_| mask.is_some())) {
+                (Some(set), _) => Selection::Bitmap(set),
+                (None, Some(layer)) => Selection::Bitmap(layer.visible()),
+                (None, None) => Selection::Ordinals(live.ordinals()),
             };
-            answer.visited = self.allow.map_or(live.count(), Bitmap::count);
+            answer.visited = self.allow.map_or(shown, Bitmap::count);
             exact::scan_threads(view.metric, q, &view.rows, select, wanted, threads, &mut found);
             answer.hits = found.iter().map(|c| c.hit(&view.rows)).collect();
         }

@@ -1,6 +1,7 @@
 //! One open store: publishes views, notices other writers, and is the only way to change the file.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +15,11 @@ use rvf_format::{ChecksumState, FileBytes, Segment};
 use rvf_format::{Finding, Severity};
 use rvf_index::{Image, Metric, ScratchPool};
 
+use crate::branch::pin;
 use crate::coverage;
 use crate::error::Error;
 use crate::filters::Filters;
-use crate::parent::{self, Parent};
+use crate::parent::{self, Missing, Parent};
 use crate::reindex::BuiltIndex;
 use crate::rows::RowTable;
 use crate::source::{open_regular, stamp};
@@ -68,7 +70,7 @@ impl Store {
         let scratch = Arc::new(ScratchPool::new());
         let checked = Mutex::new(HashMap::new());
         let context = Context { scratch: &scratch, checked: &checked, generation: 1, transient: None };
-        let view = load(path, options, &context, None, &mut Vec::new())?;
+        let view = load(path, options, &context, None)?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
@@ -118,6 +120,18 @@ impl Store {
         }
     }
 
+    /// Whether another program has changed the file since the newest view and is done with it: one fstat. The file's
+    /// lock tells one that is still writing; its commit is seen when it is there.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let view = self.view();
+        let Ok(meta) = view.file.metadata() else { return false };
+        let same = meta.len() == view.stamp.len
+            && meta.nlink() > 0
+            && meta.modified().is_ok_and(|time| time == view.stamp.mtime);
+        !same && !self.commit.is_locked() && !rvf_format::lock::lock_path(&self.path).exists()
+    }
+
     /// Looks at the file again. `true` when another process changed it and a new view was published.
     /// When the file cannot be read any more the old view stays.
     ///
@@ -140,7 +154,7 @@ impl Store {
         let transient = self.transient.lock().as_ref().map(|built| Arc::clone(&built.image));
         let given = transient.clone();
         let context = Context { scratch: &self.scratch, checked: &self.checked, generation, transient };
-        let view = Arc::new(load(&self.path, &self.options, &context, None, &mut Vec::new())?);
+        let view = Arc::new(load(&self.path, &self.options, &context, Some(&self.view()))?);
         // One that fits no more, or less than what the file has, is not worth its memory. Another may have come meanwhile.
         if let Some(given) = given
             && !view.image_in_memory
@@ -223,19 +237,116 @@ struct Context<'a> {
     transient: Option<Arc<Image>>,
 }
 
-/// Reads a file, or the first `limit` bytes of it, into a view. O(segments), plus checksums as the
-/// options ask. `visited` holds device and inode of the files that led here.
+/// Reads a file into a view, and for a copy-on-write child the whole chain of its parents. O(segments), plus checksums
+/// as the options ask. Parents that `before` holds already are not read again.
 fn load(
     path: &Path,
     options: &OpenOptions,
     context: &Context<'_>,
-    limit: Option<u64>,
-    visited: &mut Vec<(u64, u64)>,
+    before: Option<&View>,
 ) -> Result<View, Error> {
     let (file, meta) = open_regular(path, false)?;
-    let mut stamp = stamp(path, &meta)?;
-    stamp.len = limit.unwrap_or(stamp.len).min(stamp.len);
-    visited.push((stamp.dev, stamp.ino));
+    let mut view = load_one(path, file, &meta, meta.len(), options, context)?;
+    let mut visited = vec![(view.stamp.dev, view.stamp.ino)];
+    // The files of the chain, oldest last; each but the last has a parent, which is the next.
+    let mut chain: Vec<(View, bool)> = Vec::new();
+    let mut before = before.and_then(View::parent_view);
+    let mut end: Option<Result<Parent, Missing>> = None;
+    loop {
+        let youngest = chain.last().map_or(&view, |(view, _)| view);
+        let Some(Ok(cow)) = cow_of(youngest) else {
+            if let Some(Err(missing)) = cow_of(youngest) {
+                end = Some(Err(missing));
+            }
+            break;
+        };
+        let identity = youngest.opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
+        let found = match parent::find(&youngest.path, cow, identity, youngest.pin.as_ref(), &visited) {
+            Ok(found) => found,
+            Err(missing) => {
+                end = Some(Err(missing));
+                break;
+            }
+        };
+        let unchanged = found.len == found.meta.len();
+        let dim = youngest.dimension();
+        let known = before.filter(|view| {
+            let stamp = &view.stamp;
+            (stamp.dev, stamp.ino, stamp.len) == (found.meta.dev(), found.meta.ino(), found.len)
+                && view.path == found.path
+                && view.check_intact().is_ok()
+        });
+        if let Some(known) = known {
+            end = Some(Ok(Parent::new(Arc::clone(known), unchanged)));
+            break;
+        }
+        before = before.and_then(|view| view.parent_view());
+        visited.push((found.meta.dev(), found.meta.ino()));
+        // Checksums of the parent are looked at anew: the map of known ones is keyed by offset.
+        let checked = Mutex::new(HashMap::new());
+        let context = Context { scratch: context.scratch, checked: &checked, generation: 1, transient: None };
+        match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
+            Ok(parent) if parent.dimension() == dim => chain.push((parent, unchanged)),
+            Ok(_) => {
+                end = Some(Err(format!("{} has another dimension", found.path.display())));
+                break;
+            }
+            Err(error) => {
+                end = Some(Err(format!("its parent cannot be read: {error}")));
+                break;
+            }
+        }
+    }
+    // Each file gets its parent, from the oldest on.
+    while let Some((mut parent, unchanged)) = chain.pop() {
+        attach(&mut parent, end.take());
+        end = Some(Ok(Parent::new(Arc::new(parent), unchanged)));
+    }
+    attach(&mut view, end);
+    Ok(view)
+}
+
+/// The branch state of a file, when it lists one. A child whose record cannot be read is still a child: answering from
+/// its own rows alone would be silently wrong.
+fn cow_of(view: &View) -> Option<Result<&contents::Cow, Missing>> {
+    if let Some(damage) = &view.pin_damage {
+        return Some(Err(damage.clone()));
+    }
+    match &view.contents.cow {
+        Some(cow) => Some(Ok(cow)),
+        None => {
+            let mut entries = view.opened.manifest.as_ref()?.manifest.entries_of(SegType::COW_MAP);
+            entries.next()?;
+            Some(Err("the record of its parent (COW_MAP or MEMBERSHIP) is damaged".into()))
+        }
+    }
+}
+
+fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>) {
+    view.parent = parent;
+    if let Some(Err(missing)) = &view.parent {
+        view.findings.push(Finding {
+            severity: Severity::Warning,
+            code: "parent-missing",
+            offset: 0,
+            text: format!("copy-on-write child: {missing}; only its own rows are shown"),
+            mend: Some("put the parent back where the child expects it".into()),
+        });
+        view.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    }
+}
+
+/// Reads the first `len` bytes of an open file into a view that knows no parent yet.
+fn load_one(
+    path: &Path,
+    file: std::fs::File,
+    meta: &std::fs::Metadata,
+    len: u64,
+    options: &OpenOptions,
+    context: &Context<'_>,
+) -> Result<View, Error> {
+    let mut stamp = stamp(path, meta)?;
+    stamp.len = len.min(stamp.len);
     let bytes =
         if options.mmap { FileBytes::map(&file, stamp.len) } else { FileBytes::read(&file, stamp.len) }
             .map_err(|e| Error::io(path, "map", e))?;
@@ -331,35 +442,10 @@ fn load(
         image_in_memory = true;
     }
     stale_index &= image.is_none();
-    // A child whose map cannot be read is still a child: answering from its own rows alone would be
-    // silently wrong.
-    let listed =
-        opened.manifest.as_ref().is_some_and(|m| m.manifest.entries_of(SegType::COW_MAP).next().is_some());
-    let unreadable = (listed && contents.cow.is_none())
-        .then(|| Err("the record of its parent (COW_MAP or MEMBERSHIP) is damaged".to_owned()));
-    let parent = contents.cow.as_ref().map(|cow| {
-        let identity = opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
-        let found = parent::find(path, cow, identity, visited)?;
-        // Checksums of the parent are looked at anew: the map of known ones is keyed by offset.
-        let checked = Mutex::new(HashMap::new());
-        let context = Context { scratch: context.scratch, checked: &checked, generation: 1, transient: None };
-        let view = load(&found.path, options, &context, Some(found.len), visited)
-            .map_err(|e| format!("its parent cannot be read: {e}"))?;
-        if view.dimension() != dim {
-            return Err(format!("{} has another dimension", found.path.display()));
-        }
-        Ok(Parent::new(Arc::new(view)))
-    });
-    let parent = parent.or(unreadable);
-    if let Some(Err(missing)) = &parent {
-        findings.push(Finding {
-            severity: Severity::Warning,
-            code: "parent-missing",
-            offset: 0,
-            text: format!("copy-on-write child: {missing}; only its own rows are shown"),
-            mend: Some("put the parent back where the child expects it".into()),
-        });
-    }
+    let (pin, pin_damage) = match pin::read(&bytes, &opened) {
+        Ok(pin) => (pin, None),
+        Err(damage) => (None, Some(damage)),
+    };
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
 
     let mut deleted = opened.manifest.as_ref().map(|m| m.manifest.deleted.clone()).unwrap_or_default();
@@ -382,7 +468,10 @@ fn load(
         damaged,
         verified,
         findings,
-        parent,
+        parent: None,
+        pin,
+        pin_damage,
+        places: std::sync::OnceLock::new(),
         scratch: Arc::clone(context.scratch),
         live: std::sync::OnceLock::new(),
         meta: std::sync::OnceLock::new(),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -10,18 +11,20 @@ use rvf_format::FileBytes;
 use rvf_format::contents::{Contents, VecBlock};
 use rvf_format::header::SegType;
 use rvf_format::layout::Dialect;
-use rvf_format::meta::{self, MetaState};
+use rvf_format::meta::MetaState;
 use rvf_format::recover::Opened;
 use rvf_format::{Finding, Severity};
 use rvf_index::{Bitmap, Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
+use crate::branch::pin::Pin;
+use crate::branch::resolve::Place;
 use crate::error::Error;
 use crate::filters::Filters;
 use crate::live::Live;
 use crate::metadata::Metadata;
 use crate::parent::{Missing, Parent};
 use crate::rows::RowTable;
-use crate::types::{Fields, IndexState, Status};
+use crate::types::{IndexState, Status};
 
 /// An immutable snapshot of a store. Cheap to keep; everything O(n) is computed on first use.
 #[derive(Debug)]
@@ -48,6 +51,11 @@ pub struct View {
     pub(crate) findings: Vec<Finding>,
     /// For a copy-on-write child: its parent, or why it cannot be read.
     pub(crate) parent: Option<Result<Parent, Missing>>,
+    /// Which state of its parent it was made from, for a child that this program made.
+    pub(crate) pin: Option<Pin>,
+    /// Why the pin that is there cannot be read.
+    pub(crate) pin_damage: Option<Missing>,
+    pub(crate) places: OnceLock<Vec<Place>>,
     pub(crate) scratch: Arc<ScratchPool>,
     pub(crate) live: OnceLock<Live>,
     pub(crate) meta: OnceLock<Metadata>,
@@ -217,37 +225,6 @@ impl View {
         self.meta.get_or_init(|| Metadata::new(Arc::new(self.replay_metadata())))
     }
 
-    /// Decodes the metadata chain. Never fails: what cannot be read becomes a finding.
-    pub(crate) fn replay_metadata(&self) -> MetaState {
-        // A child without metadata of its own has its parent's; with its own it has only those.
-        if let Some(Ok(parent)) = &self.parent
-            && !self.has_metadata()
-        {
-            return MetaState::clone(parent.view.metadata().state());
-        }
-        let live = self.live_state();
-        meta::replay(self.bytes(), &self.contents.meta_entries, &|id| live.find(id).is_some())
-    }
-
-    /// Metadata of a live vector, or `None` when it has no record. The first call decodes all.
-    #[must_use]
-    pub fn fields(&self, id: u64) -> Option<Fields> {
-        self.find(id)?;
-        self.metadata().fields(id)
-    }
-
-    /// Ids that have a metadata record, ascending.
-    #[must_use]
-    pub fn metadata_ids(&self) -> Vec<u64> {
-        self.metadata().state().records.keys().copied().filter(|id| self.find(*id).is_some()).collect()
-    }
-
-    /// Whether the file lists any metadata. O(1).
-    #[must_use]
-    pub fn has_metadata(&self) -> bool {
-        !self.contents.meta_entries.is_empty()
-    }
-
     /// The decoded metadata chain: records by id, file-level entries, what was dropped.
     #[must_use]
     pub fn metadata_state(&self) -> &MetaState {
@@ -258,14 +235,6 @@ impl View {
     #[must_use]
     pub fn field_names(&self) -> Vec<(u16, String)> {
         self.metadata().names().iter().map(|(id, name)| (*id, name.clone())).collect()
-    }
-
-    /// Live ids whose metadata match a filter, in file order.
-    ///
-    /// # Errors
-    /// [`Error::BadFilter`] when the text does not parse.
-    pub fn matching_ids(&self, filter: &str) -> Result<Vec<u64>, Error> {
-        Ok(self.matching(filter)?.iter().map(|o| self.id(o)).collect())
     }
 
     pub(crate) fn live_set(&self) -> &Bitmap {
@@ -299,10 +268,43 @@ impl View {
         if self.bytes().is_poisoned() {
             return Err(Error::Damaged {
                 path: self.path.clone(),
-                what: "the file was truncated by another program while mapped; open it again".into(),
+                what: "the file was truncated by another program while mapped; restore it".into(),
             });
         }
         Ok(())
+    }
+
+    /// What became of the file since the view was made, where the view cannot be trusted or outlives it. One fstat.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        let meta = self.file.metadata().ok()?;
+        if self.bytes().is_poisoned() || meta.len() < self.stamp.len {
+            return Some(format!(
+                "truncated by another program: {} of {} bytes are left; restore the file",
+                meta.len().min(self.stamp.len),
+                self.stamp.len
+            ));
+        }
+        (meta.nlink() == 0).then(|| "removed by another program; its last state is shown".into())
+    }
+
+    /// Fails also when the file shrank and nobody noticed yet. One fstat.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn check_whole(&self) -> Result<(), Error> {
+        self.check_intact()?;
+        match self.file.metadata() {
+            Ok(meta) if meta.len() < self.stamp.len => Err(Error::Damaged {
+                path: self.path.clone(),
+                what: format!(
+                    "the file was truncated by another program: {} of {} bytes are left; restore it",
+                    meta.len(),
+                    self.stamp.len
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The state in numbers. O(segments).
@@ -346,7 +348,7 @@ impl View {
             },
             index: self.index_state(),
             verified: self.verified,
-            health: health(&self.findings),
+            health: self.lost().unwrap_or_else(|| health(&self.findings)),
             dead_space_ratio: if total_rows == 0 { 0.0 } else { self.deleted() as f64 / total_rows as f64 },
         }
     }

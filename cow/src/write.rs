@@ -38,8 +38,8 @@ const DELTAS_PER_SNAPSHOT: u32 = 32;
 const CHAIN_BYTES: u64 = 128 << 20;
 
 /// Witness kinds as the existing tools write them.
-const WITNESS_DELETE: u8 = 0x00;
-const WITNESS_CHANGE: u8 = 0x01;
+pub(crate) const WITNESS_DELETE: u8 = 0x00;
+pub(crate) const WITNESS_CHANGE: u8 = 0x01;
 
 /// What the writer knows of the metadata after its last commit.
 #[derive(Debug)]
@@ -109,6 +109,16 @@ impl Kind {
     }
 }
 
+fn learn_kinds(state: &MetaState, kinds: &mut BTreeMap<u16, Kind>) {
+    for record in state.records.values() {
+        for (field, value) in record {
+            if let Some(kind) = Kind::of(value) {
+                kinds.entry(*field).or_insert(kind);
+            }
+        }
+    }
+}
+
 fn exact_f64(v: i128) -> Option<f64> {
     let f = v as f64;
     (f as i128 == v).then_some(f)
@@ -117,17 +127,30 @@ fn exact_f64(v: i128) -> Option<f64> {
 impl MetaCache {
     fn of(view: &View) -> Self {
         let state = match view.meta.get() {
-            Some(decoded) => MetaState::clone(decoded.state()),
-            None => view.replay_metadata(),
-        };
-        let names = field_names(&state);
-        let mut kinds = BTreeMap::new();
-        for record in state.records.values() {
-            for (field, value) in record {
-                if let Some(kind) = Kind::of(value) {
-                    kinds.entry(*field).or_insert(kind);
+            Some(decoded) if !view.is_child() => MetaState::clone(decoded.state()),
+            _ => match view.parent_view() {
+                // In a child of the existing tools the first metadata segment hides the parent's, so it has to repeat
+                // them.
+                Some(parent) if view.pin().is_none() && view.contents.meta_entries.is_empty() => {
+                    let mut state = MetaState::clone(parent.metadata().state());
+                    state.records.retain(|id, _| view.resolved().find(*id).is_some());
+                    MetaState { generation: 0, deltas_since_snapshot: 0, chain_bytes: 0, ..state }
                 }
+                _ => view.own_metadata(),
+            },
+        };
+        let mut names = field_names(&state);
+        let mut kinds = BTreeMap::new();
+        learn_kinds(&state, &mut kinds);
+        // A child goes on with the numbers and types that its ancestors gave to fields.
+        let mut above = view.parent_view();
+        while let Some(ancestor) = above {
+            let state = ancestor.metadata().state();
+            for (field, name) in field_names(state) {
+                names.entry(field).or_insert(name);
             }
+            learn_kinds(state, &mut kinds);
+            above = ancestor.parent_view();
         }
         Self { generation: view.generation, state, names, kinds }
     }
@@ -315,6 +338,9 @@ impl Commit<'_> {
         let mut manifest = self.base.clone();
         manifest.epoch = self.epoch();
         manifest.directory.append(&mut self.entries);
+        if self.view.is_child() {
+            slim(&mut manifest.directory);
+        }
         manifest.hashes = None;
         manifest
     }
@@ -327,6 +353,17 @@ impl Commit<'_> {
     fn failed(&self, error: rvf_format::Error) -> Error {
         write_error(&self.view, error)
     }
+}
+
+/// Takes off a child's directory what no reader looks up there, so that many small edits stay small: journals, and all
+/// witnesses but the newest. The chain of witnesses is read by walking the file.
+fn slim(directory: &mut Vec<DirEntry>) {
+    let newest = directory.iter().rfind(|entry| entry.kind() == SegType::WITNESS).map(|entry| entry.offset);
+    directory.retain(|entry| match entry.kind() {
+        SegType::JOURNAL => false,
+        SegType::WITNESS => Some(entry.offset) == newest,
+        _ => true,
+    });
 }
 
 pub(crate) fn write_error(view: &View, error: rvf_format::Error) -> Error {
@@ -408,6 +445,17 @@ impl Store {
 
     /// [`Store::locked`] for a commit that appends.
     pub(crate) fn append<T>(
+        &self,
+        work: impl FnOnce(&mut Commit<'_>, &mut Option<MetaCache>) -> Result<T, Error>,
+    ) -> Result<(T, Arc<View>), Error> {
+        self.append_unresolved(|commit, cache| {
+            commit.view.complete()?;
+            work(commit, cache)
+        })
+    }
+
+    /// [`Store::append`] for a child whose parent may be missing.
+    pub(crate) fn append_unresolved<T>(
         &self,
         work: impl FnOnce(&mut Commit<'_>, &mut Option<MetaCache>) -> Result<T, Error>,
     ) -> Result<(T, Arc<View>), Error> {
@@ -495,22 +543,21 @@ impl Store {
         wanted.dedup();
         self.refresh()?;
         let view = self.view();
-        if !wanted.iter().any(|id| view.find(*id).is_some()) {
+        view.complete()?;
+        if !wanted.iter().any(|id| view.resolved().find(*id).is_some()) {
             return Ok(DeleteReport { deleted: 0, missing: wanted.len() as u64, epoch: view.epoch() });
         }
         let (deleted, view) = self.append(|commit, cache| {
-            let live: Vec<u64> =
-                wanted.iter().copied().filter(|id| commit.view.find(*id).is_some()).collect();
+            let view = Arc::clone(&commit.view);
+            let resolved = view.resolved();
+            let live: Vec<u64> = wanted.iter().copied().filter(|id| resolved.find(*id).is_some()).collect();
             let epoch = commit.epoch();
             let journal = Journal::of_deletes(epoch, ids).encode().map_err(format_error)?;
             commit.append(SegType::JOURNAL, &[&journal])?;
-            let cache = cache_of(cache, &commit.view);
-            let changes = live.iter().map(|id| (*id, None)).collect();
-            let payload = cache.advance(changes, BTreeMap::new())?;
-            commit.append(SegType::META, &[&payload])?;
+            let own = forget(commit, cache, &live)?;
             commit.witness(&format!("delete:count={},epoch={epoch}", live.len()), WITNESS_DELETE)?;
             let mut manifest = commit.manifest();
-            manifest.deleted.extend_from_slice(&live);
+            manifest.deleted.extend_from_slice(&own);
             manifest.deleted.sort_unstable();
             manifest.deleted.dedup();
             commit.finish(&manifest)?;
@@ -527,25 +574,64 @@ impl Store {
     /// [`Error::NoSuchId`]; otherwise as [`Store::ingest`].
     pub fn put_metadata(&self, id: u64, fields: &Fields) -> Result<u32, Error> {
         let ((), view) = self.append(|commit, cache| {
-            if commit.view.find(id).is_none() {
+            let view = Arc::clone(&commit.view);
+            let Some(place) = view.resolved().find(id) else {
                 return Err(Error::NoSuchId { id });
-            }
-            let cache = cache_of(cache, &commit.view);
+            };
+            let cache = cache_of(cache, &view);
             let mut file = BTreeMap::new();
             let one = std::slice::from_ref(fields);
             cache.learn(one, &mut file)?;
             let record = cache.record(fields, 0, &mut file)?;
-            let change = if record.is_empty() { None } else { Some(record) };
+            // In a child an empty record stands for none at all, where an ancestor has one.
+            let change = if record.is_empty() && view.pin().is_none() { None } else { Some(record) };
             let payload = cache.advance(BTreeMap::from([(id, change)]), file)?;
+            let mut rows = 0;
+            if place.layer > 0 && view.pin().is_some() {
+                // A record belongs to a row of the same file.
+                let dim16 = u16::try_from(view.dimension())
+                    .map_err(|_| Error::TooLarge { what: format!("dimension {}", view.dimension()) })?;
+                let head = vec_seg::head(dim16, 1);
+                let vector = view.resolved().vector(place);
+                commit.append(SegType::VEC, &[&head, &id.to_le_bytes(), vector])?;
+                rows = 1;
+            }
             commit.append(SegType::META, &[&payload])?;
             commit.witness(&format!("metadata:count=1,epoch={}", commit.epoch()), WITNESS_CHANGE)?;
-            let manifest = commit.manifest();
+            let mut manifest = commit.manifest();
+            manifest.total_vectors += rows;
+            view.check_intact()?;
             commit.finish(&manifest)
         })?;
         let epoch = view.epoch();
         self.notify(&Event { kind: "metadata", epoch, detail: vec![("id".into(), id.to_string())] });
         Ok(epoch)
     }
+}
+
+/// Hides ids of a child's ancestors and drops their records; returns those with a row in the file itself, which the
+/// manifest has to list as deleted.
+pub(crate) fn forget(
+    commit: &mut Commit<'_>,
+    cache: &mut Option<MetaCache>,
+    ids: &[u64],
+) -> Result<Vec<u64>, Error> {
+    let view = Arc::clone(&commit.view);
+    let own: Vec<u64> = ids.iter().copied().filter(|id| view.find(*id).is_some()).collect();
+    let cache = cache_of(cache, &view);
+    // The first metadata segment of a child hides all of its parent's from the existing tools.
+    let records = &cache.state.records;
+    if !view.is_child() || ids.iter().any(|id| records.contains_key(id)) {
+        let changes = ids.iter().map(|id| (*id, None)).collect();
+        let payload = cache.advance(changes, BTreeMap::new())?;
+        commit.append(SegType::META, &[&payload])?;
+    }
+    if let Some(parent) = view.parent_view() {
+        let above = parent.resolved();
+        let inherited: Vec<u64> = ids.iter().copied().filter(|id| above.find(*id).is_some()).collect();
+        commit.hide(&inherited)?;
+    }
+    Ok(own)
 }
 
 /// Cuts off what a failed commit wrote. It would count for nothing and the next commit would remove it, but until then
@@ -568,6 +654,15 @@ fn adopt_witnesses(view: &View, base: &mut Manifest) {
 
 /// The manifest that a commit builds on, or why there is none.
 pub(crate) fn writable(view: &View) -> Result<Manifest, Error> {
+    let manifest = manifest_of(view)?;
+    if let Some(epoch) = view.frozen() {
+        return Err(Error::Frozen { path: view.path.clone(), epoch });
+    }
+    Ok(manifest)
+}
+
+/// The manifest in force, or why nothing can build on the file.
+pub(crate) fn manifest_of(view: &View) -> Result<Manifest, Error> {
     let Some(located) = &view.opened.manifest else {
         return Err(Error::Policy {
             what: format!(
@@ -577,12 +672,6 @@ pub(crate) fn writable(view: &View) -> Result<Manifest, Error> {
             ),
         });
     };
-    if view.parent.is_some() {
-        return Err(Error::Unsupported {
-            path: view.path.clone(),
-            what: "a copy-on-write child cannot be changed by this version".into(),
-        });
-    }
     Ok(located.manifest.clone())
 }
 
@@ -604,13 +693,13 @@ fn commit_rows(
     let view = Arc::clone(&commit.view);
     let dim = view.dimension();
     // Finding the highest id reads every row, so it is looked for only when it is needed.
-    let first_free = match &batch.ids {
-        Some(_) => 0,
-        None => view
-            .max_id()
-            .map_or(Some(0), |max| max.checked_add(1))
-            .ok_or_else(|| Error::Invalid { what: "the highest possible id is in use; give ids".into() })?,
-    };
+    let first_free =
+        match &batch.ids {
+            Some(_) => 0,
+            None => view.resolved().max_id().map_or(Some(0), |max| max.checked_add(1)).ok_or_else(|| {
+                Error::Invalid { what: "the highest possible id is in use; give ids".into() }
+            })?,
+        };
     let id_of = |at: usize, row: usize| match &batch.ids {
         Some(ids) => ids.get(row).copied().unwrap_or(0),
         None => first_free + at as u64,

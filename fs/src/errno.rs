@@ -220,7 +220,7 @@ fn store_errno(error: &StoreError) -> i32 {
         | StoreError::Invalid { .. }
         | StoreError::BadFilter { .. } => libc::EINVAL,
         StoreError::NotRvf { .. } | StoreError::Damaged { .. } => libc::EUCLEAN,
-        StoreError::ReadOnly { .. } => libc::EROFS,
+        StoreError::ReadOnly { .. } | StoreError::Frozen { .. } => libc::EROFS,
         StoreError::Policy { .. } => libc::EPERM,
         StoreError::Locked { .. } => libc::EBUSY,
         StoreError::NoSpace { .. } => libc::ENOSPC,
@@ -294,6 +294,7 @@ mod tests {
             (StoreError::Invalid { what: what() }, libc::EINVAL),
             (StoreError::BadFilter { what: what() }, libc::EINVAL),
             (StoreError::ReadOnly { path: path() }, libc::EROFS),
+            (StoreError::Frozen { path: path(), epoch: 1 }, libc::EROFS),
             (StoreError::Policy { what: what() }, libc::EPERM),
             (StoreError::Locked { path: path(), holder: what() }, libc::EBUSY),
             (StoreError::NoSpace { path: path() }, libc::ENOSPC),
