@@ -12,14 +12,18 @@ use rvf_fs::inode::ROOT_INO;
 use rvf_fs::node::StoreId;
 use rvf_fs::source::Source;
 use rvf_fs::store_dir::{Settings, StoreDir};
-use rvf_fs::tree::{Caller, Change, Open, Tree};
+use rvf_fs::tree::{Caller, Change, Kernel, Open, Tree};
 
 use mounted::{DIM, make_store};
 
 fn tree(dir: &tempfile::TempDir, rows: u64) -> Arc<Tree> {
+    tree_with(dir, rows, Settings::default())
+}
+
+fn tree_with(dir: &tempfile::TempDir, rows: u64, settings: Settings) -> Arc<Tree> {
     let path = dir.path().join("store.rvf");
     let store = make_store(&path, rows);
-    let settings = Arc::new(Settings::default());
+    let settings = Arc::new(settings);
     let dir = StoreDir::of_store(StoreId(0), store, dir.path().join("mnt"), settings.clone());
     Tree::new(Source::File(dir), settings)
 }
@@ -273,5 +277,38 @@ proptest! {
                 _ => tree.forget(ino, b % 2),
             }
         }
+    }
+}
+
+/// A kernel in which further requests always wait.
+struct Busy;
+
+impl Kernel for Busy {
+    fn has_waiting(&self) -> bool {
+        true
+    }
+    fn attributes(&self, _ino: u64) {}
+    fn name(&self, _parent: u64, _name: &str) {}
+}
+
+#[test]
+fn a_query_moves_to_another_thread_only_where_there_is_another_processor() {
+    for threads in [1, 2] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tree = tree_with(&dir, 20, Settings { threads, ..Settings::default() });
+        tree.connect(Box::new(Busy));
+        let both = Open { read: true, write: true, ..Open::default() };
+        let fh = tree.open(walk(&tree, "query/in").expect("in"), both, CALLER).expect("opened").fh;
+        let (sender, receiver) = mpsc::channel();
+        tree.write(fh, 0, b"2,1,0,0\n", CALLER, move |result| {
+            let here = std::thread::current().id();
+            sender.send((result.map_err(|error| to_errno(&error)), here)).expect("somebody waits");
+        });
+        let (written, answered_by) = receiver.recv().expect("an answer");
+        assert_eq!(written, Ok(8));
+        assert_eq!(answered_by == std::thread::current().id(), threads == 1, "{threads} threads");
+        let text = answer(|done| tree.read(fh, 0, 4096, move |result| done(result.map(<[u8]>::to_vec))));
+        assert!(text.expect("results").starts_with(b"20\t0.0\n"));
+        tree.release(fh, || {});
     }
 }
