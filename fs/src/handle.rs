@@ -132,6 +132,8 @@ pub struct Exchange {
     ran: usize,
     /// The results were read, so the next write starts over.
     was_read: bool,
+    /// The offset at which the results begin for this reader. See [`Exchange::read`].
+    origin: u64,
     /// A worker runs the request now; the condition of [`Body::Request`] tells when it is done.
     pub running: bool,
     out: Vec<u8>,
@@ -236,6 +238,7 @@ impl Exchange {
         self.writes = 0;
         self.ran = 0;
         self.was_read = false;
+        self.origin = 0;
         self.out.clear();
     }
 
@@ -250,10 +253,15 @@ impl Exchange {
         self.start_over();
     }
 
-    /// The results from `offset` on.
+    /// The results from `offset` on. A program that reads on where its request ended, without seeking, means the first
+    /// byte of the results too: results begin there for it until its next request.
     pub fn read(&mut self, offset: u64, size: usize) -> &[u8] {
+        if !self.was_read && offset == self.base.saturating_add(self.request.len() as u64) {
+            self.origin = offset;
+        }
         self.was_read = true;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.out.len());
+        let at = offset.checked_sub(self.origin).unwrap_or(offset);
+        let start = usize::try_from(at).unwrap_or(usize::MAX).min(self.out.len());
         &self.out[start..start.saturating_add(size).min(self.out.len())]
     }
 }

@@ -183,6 +183,15 @@ impl Session {
         }
     }
 
+    /// The last request of everybody's was refused, and why. It is the last one now: results of an earlier one must not
+    /// pass for its own with a reader that did not look at what close() said.
+    pub fn refused(&self, error: &Error) {
+        self.failed(error);
+        self.outcome.store(None);
+        self.finished.fetch_add(1, Ordering::Release);
+        self.bell.ring();
+    }
+
     /// The last request failed, and why.
     pub fn failed(&self, error: &Error) {
         *self.error.write() = (format!("{error}\n"), SystemTime::now());

@@ -206,6 +206,20 @@ fn a_damaged_store_mounts_and_says_so() {
     assert!(m.read("error").contains("000002-vec"));
 }
 
+/// What is left of a truncated file is not shown as if it were whole.
+#[test]
+fn a_store_that_is_truncated_or_removed_says_so() {
+    need_fuse!();
+    let m = Mounted::new(500);
+    assert_eq!(m.status("health"), "ok");
+    fs::File::options().write(true).open(&m.source).expect("opens").set_len(0).expect("truncated");
+    assert!(m.status("health").starts_with("truncated by another program: 0 of "), "{}", m.status("health"));
+    let listed = fs::read_dir(m.path("vectors")).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    assert_eq!(errno(listed), libc::EUCLEAN);
+    fs::remove_file(&m.source).expect("removed");
+    assert!(m.status("health").contains("by another program"), "{}", m.status("health"));
+}
+
 #[test]
 fn killing_a_reader_always_works() {
     need_fuse!();

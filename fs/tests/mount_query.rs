@@ -7,7 +7,11 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use mounted::{DIM, Mounted, errno, npy, run_ok};
+use mounted::{DIM, Mounted, errno, npy, open_store, run_ok};
+
+fn printed(output: &std::process::Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("text")
+}
 
 fn raw(vector: [f32; DIM]) -> Vec<u8> {
     vector.iter().flat_map(|number| number.to_le_bytes()).collect()
@@ -203,6 +207,72 @@ fn transactions_on_one_descriptor() {
     assert_eq!(errno(file.read_at(&mut [0; 10], 0)), libc::EINVAL);
     assert!(ask(b"4,1,0,0\n").starts_with("40\t0.0\n"), "it goes on after errors");
     assert_eq!(m.read("query/out"), "", "nobody else sees a transaction's results");
+}
+
+/// Programs that write and then read on, as one does with a socket, get the results from their first byte too.
+#[test]
+fn a_transaction_needs_no_seeking() {
+    use std::io::Read;
+    need_fuse!();
+    let m = Mounted::new(50);
+    assert_eq!(printed(&m.sh("exec 3<>query/in; echo 7,1,0,0 >&3; head -n 1 <&3")).trim(), "70\t0.0");
+    let mut file = fs::File::options().read(true).write(true).open(m.path("query/in")).expect("opens");
+    for i in [3_u64, 11, 4] {
+        file.write_all(format!("{{\"id\": {}, \"k\": 2}}\n", 10 * i).as_bytes()).expect("a request");
+        let mut text = String::new();
+        file.read_to_string(&mut text).expect("results");
+        assert!(text.starts_with(&format!("{}\t0.0\n", 10 * i)), "{text}");
+        assert_eq!(text.lines().count(), 2);
+        let mut first = [0; 2];
+        assert_eq!(file.read_at(&mut first, 0).expect("by offset"), 2);
+        assert_eq!(first, text.as_bytes()[..2]);
+    }
+    let script = "f = open('query/in', 'r+b', buffering=0); f.write(b'9,1,0,0\\n'); print(f.read(100).split()[0].decode())";
+    assert_eq!(
+        printed(&m.sh(&format!("python3 -c \"{script}\""))).split_whitespace().collect::<Vec<_>>(),
+        ["90"]
+    );
+}
+
+/// A shell does not look at what close() says; `out` must not show it the results of an earlier request then.
+#[test]
+fn a_refused_request_leaves_no_results() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    for bad in [
+        "printf 1,2",
+        "echo 1,2",
+        "printf '{\"vector\":[1,0,0'",
+        "printf '1 1 0 0\\n0 1\\n'",
+        "echo nan,0,0,0",
+    ] {
+        m.sh("echo 2,1,0,0 > query/in");
+        assert!(m.read("query/out").starts_with("20\t0.0\n"));
+        let shown = m.sh(&format!("{bad} > query/in 2> /dev/null; cat query/out"));
+        assert_eq!(printed(&shown), "", "{bad}");
+        assert_ne!(m.read("query/error"), "", "{bad}");
+        assert_eq!(m.read("query/out.json").trim(), r#"{"queries": []}"#, "{bad}");
+    }
+}
+
+/// Another program's commit is in the answer to what is asked after it.
+#[test]
+fn a_request_sees_what_was_committed_before_it() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    let store = open_store(&m.source);
+    for i in 0..20_u32 {
+        let batch = rvf_cow::Batch {
+            dimension: 4,
+            ids: Some(vec![u64::from(1000 + i)]),
+            vectors: vec![500.0 + i as f32, 1.0, 0.0, 0.0],
+            metadata: Vec::new(),
+            on_bad_row: rvf_cow::BadRow::Refuse,
+        };
+        store.ingest(&batch, &rvf_cow::NoProgress).expect("a row");
+        m.write("query/in", format!("{},1,0,0\n", 500 + i)).expect("a request");
+        assert!(m.read("query/out").starts_with(&format!("{}\t0.0\n", 1000 + i)), "{i}");
+    }
 }
 
 #[test]

@@ -23,7 +23,9 @@ use rvf_tests::sample::{self, Sample, recall};
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const K: usize = 10;
-const LEVELS: [f64; 2] = [0.95, 0.99];
+/// A level of recall, and whether the queries reported on must reach it too. Where they need not, an engine's
+/// parameter is chosen on the one half of the queries alone, and may fall short of the level on the other.
+const TABLES: [(f64, bool); 4] = [(0.95, false), (0.95, true), (0.99, false), (0.99, true)];
 const RIVALS: [&str; 5] = ["hnswlib", "faiss-sq8", "usearch-f16", "usearch-f32", "scann"];
 const OUR_EFS: [usize; 24] =
     [10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400];
@@ -367,18 +369,22 @@ fn search_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
         Err(e) => eprintln!("*** LEFT OUT: rvf-runtime: {e}"),
     }
 
-    let mut chosen: Vec<[Option<Chosen>; LEVELS.len()]> = Vec::new();
+    let mut chosen: Vec<[Option<Chosen>; TABLES.len()]> = Vec::new();
     for engine in &mut engines {
-        let mut levels = [const { None }; LEVELS.len()];
+        let mut levels = [const { None }; TABLES.len()];
         for knob in engine.knobs()? {
             let (_, found) = engine.search(knob, 0, 1)?;
             let reached = recall(&found, &even, K);
-            for (level, slot) in LEVELS.iter().zip(&mut levels) {
+            for ((level, held), slot) in TABLES.iter().zip(&mut levels) {
                 if reached >= *level && slot.is_none() {
                     let (seconds, found) = engine.search(knob, 1, 1)?;
+                    let reported = recall(&found, &odd, K);
+                    if *held && reported < *level {
+                        continue;
+                    }
                     // A round takes about a quarter of a second.
                     let times = (0.25 / seconds.max(1e-6)).ceil() as usize;
-                    *slot = Some(Chosen { knob, recall: recall(&found, &odd, K), times, qps: Vec::new() });
+                    *slot = Some(Chosen { knob, recall: reported, times, qps: Vec::new() });
                 }
             }
             if levels.iter().all(Option::is_some) {
@@ -399,8 +405,8 @@ fn search_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
     pin(&(0..cpus).collect::<Vec<_>>())?;
 
     println!("### Queries a second of CPU time, one thread, {} rounds\n", plan.rounds);
-    for (at, level) in LEVELS.iter().enumerate() {
-        let speed = |c: &[Option<Chosen>; LEVELS.len()]| c[at].as_ref().map(|c| median(c.qps.clone()));
+    for (at, (level, held)) in TABLES.iter().enumerate() {
+        let speed = |c: &[Option<Chosen>; TABLES.len()]| c[at].as_ref().map(|c| median(c.qps.clone()));
         let hnswlib =
             engines.iter().zip(&chosen).find(|(e, _)| e.name() == "hnswlib").and_then(|(_, c)| speed(c));
         let best = engines
@@ -409,7 +415,10 @@ fn search_table(plan: &Plan, data: &Sample, file: &Path) -> Outcome<()> {
             .filter(|(e, _)| !e.name().contains("rvf-mount"))
             .filter_map(|(_, c)| speed(c))
             .fold(f64::NAN, f64::max);
-        println!("| recall@10 >= {level} | parameter | recall | QPS | min..max | x hnswlib | x best rival |");
+        let on = if *held { "on both halves" } else { "on the even queries" };
+        println!(
+            "| recall@10 >= {level} {on} | parameter | recall | QPS | min..max | x hnswlib | x best rival |"
+        );
         println!("|---|---:|---:|---:|---:|---:|---:|");
         for (engine, levels) in engines.iter().zip(&chosen) {
             let mut line = format!("| {} ", engine.name());

@@ -181,7 +181,7 @@ impl Tree {
                     QueryFile::Out | QueryFile::OutJson | QueryFile::OutIds | QueryFile::OutDistances => {
                         let (len, time) = match session.outcome() {
                             Some(outcome) => (outcome.form(file).len(), outcome.time),
-                            None => (nothing_yet(file).len(), session.since),
+                            None => (nothing_yet(file).len(), session.since.max(session.error().1)),
                         };
                         Facts(len as u64, time, 0o444, LONG, NONE, DATA_BLOCK)
                     }

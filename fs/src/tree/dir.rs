@@ -304,6 +304,8 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
                     None => add(&name, Item::Draft(draft)),
                 }
             }
+            // Names come out of the file: of one that lost bytes they would read as zeros.
+            snap.view.check_whole()?;
             vectors = Some(snap);
         }
         Item::Metadata => {
@@ -314,6 +316,7 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
                     None => add(&name, Item::Draft(draft)),
                 }
             }
+            snap.view.check_whole()?;
             records = Some(snap);
         }
         Item::Ingest => {

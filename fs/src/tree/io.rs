@@ -129,8 +129,8 @@ impl Tree {
             match result {
                 Ok(()) => answer(Ok(exchange.read(offset, size))),
                 Err(error) => {
+                    report(session, &exchange, &error);
                     exchange.failed();
-                    session.failed(&error);
                     answer(Err(error));
                 }
             }
@@ -157,31 +157,18 @@ impl Tree {
         let len = data.len();
         let first = handle.mark_used();
         match &handle.body {
-            Body::Request(session, exchange, _) => {
-                let mut exchange = exchange.lock();
-                if exchange.running {
-                    return answer(Err(Error::Busy {
-                        what: "a request written through this descriptor is still running".into(),
-                    }));
-                }
-                match exchange.write(offset, data, &dir.snap(), session) {
-                    Err(error) => {
-                        session.failed(&error);
-                        answer(Err(error));
+            // What another program has committed before this request began is in its answer. A kept descriptor learns of it
+            // from the watch.
+            Body::Request(..) if first && dir.store.is_behind() => {
+                let (tree, data) = (self.clone(), data.to_vec());
+                self.pool.run(move || {
+                    if let Err(error) = dir.store.refresh() {
+                        tracing::debug!(%error, "the file cannot be looked at; what was read of it stays");
                     }
-                    Ok(Step::More) => answer(Ok(len)),
-                    Ok(Step::Run(work)) if !work.is_heavy() && !self.is_pressed() => {
-                        let result = work.run(1).map(|outcome| conclude(session, &mut exchange, outcome));
-                        drop(exchange);
-                        answer(result.map(|()| len).inspect_err(|error| session.failed(error)));
-                    }
-                    Ok(Step::Run(work)) => {
-                        exchange.running = true;
-                        drop(exchange);
-                        self.run_apart(handle.clone(), work, move |result| answer(result.map(|()| len)));
-                    }
-                }
+                    tree.ask(&handle, offset, &data, answer);
+                });
             }
+            Body::Request(..) => self.ask(&handle, offset, data, answer),
             Body::Setting(session, setting, pending) => {
                 let mut pending = pending.lock();
                 let result = if offset.saturating_add(len as u64) > 64 * 1024 {
@@ -234,6 +221,47 @@ impl Tree {
         }
     }
 
+    /// A piece of a request.
+    fn ask(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        offset: u64,
+        data: &[u8],
+        answer: impl FnOnce(Result<usize, Error>) + Send + 'static,
+    ) {
+        let (Body::Request(session, exchange, _), Some(dir)) = (&handle.body, &handle.dir) else {
+            return answer(Err(Error::BadHandle));
+        };
+        let len = data.len();
+        let mut exchange = exchange.lock();
+        if exchange.running {
+            return answer(Err(Error::Busy {
+                what: "a request written through this descriptor is still running".into(),
+            }));
+        }
+        match exchange.write(offset, data, &dir.snap(), session) {
+            Err(error) => {
+                report(session, &exchange, &error);
+                answer(Err(error));
+            }
+            Ok(Step::More) => answer(Ok(len)),
+            Ok(Step::Run(work)) if !work.is_heavy() && !self.is_pressed() => {
+                let result = work.run(1).map(|outcome| conclude(session, &mut exchange, outcome));
+                if let Err(error) = &result {
+                    report(session, &exchange, error);
+                    exchange.failed();
+                }
+                drop(exchange);
+                answer(result.map(|()| len));
+            }
+            Ok(Step::Run(work)) => {
+                exchange.running = true;
+                drop(exchange);
+                self.run_apart(handle.clone(), work, move |result| answer(result.map(|()| len)));
+            }
+        }
+    }
+
     /// Runs a request on a worker; the exchange is marked as running already.
     fn run_apart(
         &self,
@@ -251,7 +279,7 @@ impl Tree {
             let mut exchange = exchange.lock();
             let result = result.map(|outcome| conclude(session, &mut exchange, outcome));
             if let Err(error) = &result {
-                session.failed(error);
+                report(session, &exchange, error);
                 exchange.failed();
             }
             drop(exchange);
@@ -350,7 +378,7 @@ impl Tree {
                         self.run_apart(handle.clone(), work, answer);
                     }
                     Err(error) => {
-                        session.failed(&error);
+                        report(session, &exchange, &error);
                         answer(Err(error));
                     }
                 }
@@ -522,6 +550,15 @@ fn conclude(session: &Session, exchange: &mut Exchange, outcome: Outcome) {
         session.succeeded();
     } else {
         session.publish(Arc::new(outcome));
+    }
+}
+
+/// A refused request: what `out` showed before is not its result.
+fn report(session: &Session, exchange: &Exchange, error: &Error) {
+    if exchange.transaction {
+        session.failed(error);
+    } else {
+        session.refused(error);
     }
 }
 
