@@ -10,6 +10,8 @@ use rvf_format::writer::{Writer, dir_entry};
 use rvf_format::{ChecksumState, Severity, vec_seg};
 use rvf_index::Progress;
 
+use crate::branch::edit::compacted_filter;
+use crate::branch::keep::{drop_unneeded, keep_for_children};
 use crate::create::{beside, create_new};
 use crate::error::Error;
 use crate::filters;
@@ -26,17 +28,23 @@ impl Store {
     /// Rewrites the file without dead rows, superseded metadata and abandoned bytes. The new file replaces
     /// the old one in one step after it is durable; readers of older views are not disturbed.
     ///
+    /// Branches of the store that lie in its directory keep the state they were made from, under a hidden name beside it.
+    /// Of a branch, its own rows are rewritten; what it hides of its ancestors stays hidden.
+    ///
     /// The search index is not carried over: reindex afterwards. Segments of other types are copied
     /// byte for byte; those that the manifest did not list stay unlisted.
     ///
     /// # Errors
     /// [`Error::Damaged`] while rows or metadata are unreadable, because compacting would drop them
-    /// for good; otherwise as [`Store::ingest`].
+    /// for good; [`Error::Policy`] when the old state cannot be kept for the branches; otherwise as
+    /// [`Store::ingest`].
     pub fn compact(&self, progress: &dyn Progress) -> Result<CompactReport, Error> {
         self.verify_vectors()?;
         let (report, view) = self.locked(|_, view, remembered| {
             let base = writable(&view)?;
             refuse_if_damaged(&view)?;
+            // What a branch hides is worked out against its ancestors.
+            view.complete()?;
             let cache = cache_of(remembered, &view);
             if cache.state().dropped_generations > 0 || cache.state().dropped_records > 0 {
                 return Err(damaged(&view, "part of the metadata cannot be read"));
@@ -45,18 +53,20 @@ impl Store {
             let file = create_new(&scratch)?;
             copy_owner(&view, &file);
             let result = rewrite(&view, &base, cache, file, progress).and_then(|()| {
-                std::fs::rename(&scratch, &view.path).map_err(|e| Error::io(&view.path, "rename", e))
+                let kept = keep_for_children(&view)?;
+                std::fs::rename(&scratch, &view.path).map_err(|e| Error::io(&view.path, "rename", e))?;
+                Ok(kept)
             });
-            if let Err(error) = result {
+            let kept = result.inspect_err(|_| {
                 // The original is untouched; only the scratch file has to go.
                 if let Err(e) = std::fs::remove_file(&scratch) {
                     tracing::warn!(path = %scratch.display(), error = %e, "cannot remove scratch file");
                 }
-                return Err(error);
-            }
+            })?;
             // The new file counts its metadata generations in its own way, or has none.
             *remembered = None;
             sync_parent(&view.path)?;
+            drop_unneeded(&view.path, &kept);
             Ok(CompactReport {
                 vectors_before: view.live(),
                 vectors_after: view.live(),
@@ -146,6 +156,8 @@ fn rewrite(
             segment.kind(),
             SegType::VEC | SegType::MANIFEST | SegType::JOURNAL | SegType::INDEX | SegType::META
         ) || filters::is_ours(segment, view.bytes())
+            || (view.contents.cow.is_some()
+                && matches!(segment.kind(), SegType::COW_MAP | SegType::MEMBERSHIP))
         {
             continue;
         }
@@ -160,6 +172,15 @@ fn rewrite(
         // The existing tools leave the witness of a compaction unlisted; the chain needs it.
         if listed || segment.kind() == SegType::WITNESS {
             directory.push(dir_entry(&copied));
+        }
+    }
+
+    if let Some(cow) = &view.contents.cow {
+        let filter = compacted_filter(view, cow)?;
+        for (kind, payload) in [(SegType::COW_MAP, cow.map.encode()), (SegType::MEMBERSHIP, filter.encode())]
+        {
+            let payload = payload.map_err(format_error)?;
+            directory.push(dir_entry(&writer.append(kind, &[&payload]).map_err(fail)?));
         }
     }
 

@@ -27,7 +27,10 @@ mod types;
 mod view;
 mod write;
 
-pub use branch::{BranchOptions, BranchReport, Derivation, MAX_NAME, Pin, Place, Resolved};
+pub use branch::{
+    BranchOptions, BranchReport, Change, Conflict, Derivation, DiffReport, Difference, MAX_NAME, MergeReport,
+    Pin, Place, Resolved, diff,
+};
 pub use error::{Error, Family};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;

@@ -156,7 +156,7 @@ impl MetaCache {
     }
 
     /// Field numbers and values for named fields, each converted to its field's kind.
-    fn record(
+    pub(crate) fn record(
         &mut self,
         fields: &Fields,
         row: u64,
@@ -191,7 +191,11 @@ impl MetaCache {
 
     /// Decides the kind of fields that are new with this batch, so that one odd value late in a
     /// batch does not clash with the first.
-    fn learn(&mut self, metadata: &[Fields], file: &mut BTreeMap<String, Value>) -> Result<(), Error> {
+    pub(crate) fn learn(
+        &mut self,
+        metadata: &[Fields],
+        file: &mut BTreeMap<String, Value>,
+    ) -> Result<(), Error> {
         let mut fresh: BTreeMap<&str, Kind> = BTreeMap::new();
         for (row, fields) in metadata.iter().enumerate() {
             for (name, value) in fields {
@@ -222,7 +226,7 @@ impl MetaCache {
     }
 
     /// The payload of the next generation, and the state after it.
-    fn advance(
+    pub(crate) fn advance(
         &mut self,
         changes: BTreeMap<u64, Option<BTreeMap<u16, Value>>>,
         file: BTreeMap<String, Value>,
@@ -410,7 +414,16 @@ impl Store {
         let result = work(&storage, view, &mut cache);
         match result {
             Ok(value) => {
-                let view = self.publish()?;
+                // It is durable: whoever asked must not be told otherwise and do it again. What cannot be read now (no
+                // descriptor, no memory) is shown by the next look at the file.
+                let view = match self.publish() {
+                    Ok(view) => view,
+                    Err(error) => {
+                        tracing::error!(path = %self.path().display(), %error, "committed, but cannot be read back yet");
+                        *cache = None;
+                        self.view()
+                    }
+                };
                 if let Some(cache) = cache.as_mut() {
                     cache.generation = view.generation;
                 }
@@ -753,12 +766,19 @@ fn commit_rows(
 
     let mut sorted = ids.clone();
     sorted.sort_unstable();
-    let live_before = sorted.iter().filter(|id| view.find(**id).is_some()).count() as u64;
     let mut manifest = commit.manifest();
+    count_rows(&view, &mut manifest, &sorted);
+    commit.finish(&manifest)?;
+    Ok((sorted.first().copied().unwrap_or(0), ids.len() as u64))
+}
+
+/// Brings a manifest's counts in line with rows that were appended for `ids` (ascending).
+pub(crate) fn count_rows(view: &View, manifest: &mut Manifest, ids: &[u64]) {
+    let live_before = ids.iter().filter(|id| view.find(**id).is_some()).count() as u64;
     let deleted_before = manifest.deleted.len();
-    manifest.deleted.retain(|id| sorted.binary_search(id).is_err());
+    manifest.deleted.retain(|id| ids.binary_search(id).is_err());
     let revived = (deleted_before - manifest.deleted.len()) as u64;
-    manifest.total_vectors += ids.len() as u64 - live_before - revived;
+    manifest.total_vectors += (ids.len() as u64).saturating_sub(live_before + revived);
     if live_before + revived > 0 {
         // The reference's own graph would keep the old vectors' links; ours knows which rows died.
         let layout = &view.opened.layout;
@@ -769,6 +789,4 @@ fn commit_rows(
                     .is_some_and(|s| crate::coverage::open_image(view.bytes(), s).is_some())
         });
     }
-    commit.finish(&manifest)?;
-    Ok((sorted.first().copied().unwrap_or(0), ids.len() as u64))
 }

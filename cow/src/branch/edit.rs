@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rvf_format::SegType;
+use rvf_format::contents::Cow;
 use rvf_format::cow_map::CowMap;
 use rvf_format::manifest::DirEntry;
 use rvf_format::membership::{Membership, Mode};
@@ -43,6 +44,29 @@ pub(crate) fn filter_for(view: &View, hidden: Vec<u64>, spent: u64) -> Result<Me
         filter.set(*id, true);
     }
     Ok(filter)
+}
+
+/// The filter of a child after a compaction, which forgets the list of deleted ids: those that an ancestor has must be
+/// hidden by the filter then.
+pub(crate) fn compacted_filter(view: &View, cow: &Cow) -> Result<Membership, Error> {
+    let Some(parent) = view.parent_view() else { return Ok(cow.membership.clone()) };
+    let above = parent.resolved();
+    let dead = view.deleted_ids.iter().copied().filter(|id| above.find(*id).is_some());
+    match cow.membership.hidden() {
+        Some(mut hidden) => {
+            hidden.extend(dead);
+            hidden.sort_unstable();
+            hidden.dedup();
+            filter_for(view, hidden, 0)
+        }
+        None => {
+            let mut filter = cow.membership.clone();
+            for id in dead {
+                filter.set(id, false);
+            }
+            Ok(filter)
+        }
+    }
 }
 
 /// What earlier filters take in the file.

@@ -1,0 +1,170 @@
+//! Keeping a parent's old state alive when a compaction replaces its file.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rvf_format::contents::{self, Cow};
+use rvf_format::{FileBytes, recover};
+
+use crate::branch::pin::{self, Pin};
+use crate::error::Error;
+use crate::parent::{directory_of, kept_name, key_of, state_in};
+use crate::source::{open_regular, sync_parent};
+use crate::view::View;
+
+/// Extensions that stores have.
+const EXTENSIONS: [&str; 5] = ["rvf", "rvdna", "rvtext", "rvgraph", "rvvis"];
+
+/// A child of a store, found by lineage.
+#[derive(Debug)]
+struct Child {
+    path: PathBuf,
+    cow: Cow,
+    pin: Option<Pin>,
+}
+
+impl Child {
+    fn key(&self) -> String {
+        key_of(&self.cow, self.pin.as_ref())
+    }
+}
+
+/// The hidden names that the children of a store need, and whether the whole directory could be read.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    names: Vec<PathBuf>,
+    certain: bool,
+}
+
+/// Gives the file of `view` a hidden name for every child that stands on it, durably. Call it with the write lock held,
+/// before another file takes the name. O(files of the directory).
+pub(crate) fn keep_for_children(view: &View) -> Result<Kept, Error> {
+    let (children, certain) = children_of(view)?;
+    let mut kept = Kept { names: Vec::new(), certain };
+    let mut made = false;
+    for child in &children {
+        let name = kept_name(&view.path, &child.key());
+        if state_in(&name, &child.cow, child.pin.as_ref(), &[]).is_ok() {
+            kept.names.push(name);
+            continue;
+        }
+        if state_in(&view.path, &child.cow, child.pin.as_ref(), &[]).is_err() {
+            // It stands on something else, or on nothing any more; this compaction changes nothing for it.
+            continue;
+        }
+        match std::fs::hard_link(&view.path, &name) {
+            Ok(()) => made = true,
+            Err(error) => {
+                let names: Vec<String> = children.iter().map(|c| c.path.display().to_string()).collect();
+                return Err(Error::Policy {
+                    what: format!(
+                        "{}: not compacted, because its old state cannot be kept for {} ({}: {error})",
+                        view.path.display(),
+                        names.join(", "),
+                        name.display()
+                    ),
+                });
+            }
+        }
+        kept.names.push(name);
+    }
+    if made {
+        sync_parent(&view.path)?;
+    }
+    Ok(kept)
+}
+
+/// Removes hidden names of earlier states that no child needs any more. Only ever called after the new file is in place.
+pub(crate) fn drop_unneeded(path: &Path, kept: &Kept) {
+    if !kept.certain {
+        return;
+    }
+    let Ok(entries) = std::fs::read_dir(directory_of(path)) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let mine = name
+            .to_str()
+            .and_then(key_in)
+            .is_some_and(|key| kept_name(path, key) == path.with_file_name(&name));
+        if !mine || kept.names.iter().any(|kept| kept.file_name() == Some(&name)) {
+            continue;
+        }
+        let old = path.with_file_name(&name);
+        match std::fs::remove_file(&old) {
+            Ok(()) => tracing::info!(path = %old.display(), "removed an old state that no branch needs"),
+            Err(error) => tracing::warn!(path = %old.display(), %error, "cannot remove an old state"),
+        }
+    }
+}
+
+/// The key in a name that [`kept_name`] makes.
+fn key_in(name: &str) -> Option<&str> {
+    let (_, key) = name.strip_prefix('.')?.strip_suffix(".pinned")?.rsplit_once('.')?;
+    (key.len() == 8 && key.bytes().all(|b| b.is_ascii_hexdigit())).then_some(key)
+}
+
+/// The children of a store in its directory, the kept states of compacted children among them: a branch of such a
+/// child resolves through it.
+fn children_of(view: &View) -> Result<(Vec<Child>, bool), Error> {
+    let manifest = view.opened.manifest.as_ref().map(|m| &m.manifest);
+    let file_id = manifest.and_then(|m| m.identity.as_ref()).map_or([0; 16], |identity| identity.file_id);
+    let directory = directory_of(&view.path);
+    let entries = std::fs::read_dir(directory).map_err(|e| Error::io(directory, "list", e))?;
+    let mut children = Vec::new();
+    let mut certain = true;
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io(directory, "list", e))?.path();
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+        if extension != "pinned" && !EXTENSIONS.contains(&extension.as_str()) {
+            continue;
+        }
+        match child_at(&path, &file_id, view) {
+            Ok(Some(child)) => children.push(child),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "cannot tell whether this is a branch");
+                certain = false;
+            }
+        }
+    }
+    Ok((children, certain))
+}
+
+fn child_at(path: &Path, parent_id: &[u8; 16], view: &View) -> Result<Option<Child>, Error> {
+    let (file, meta) = match open_regular(path, false) {
+        Err(Error::NotRegular { .. } | Error::NotFound { .. }) => return Ok(None),
+        other => other?,
+    };
+    if (meta.dev(), meta.ino()) == (view.stamp.dev, view.stamp.ino) {
+        return Ok(None);
+    }
+    let bytes = FileBytes::map(&file, meta.len()).map_err(|e| Error::io(path, "map", e))?;
+    let opened = recover::open(&bytes);
+    let Some(located) = &opened.manifest else { return Ok(None) };
+    if located.manifest.identity.as_ref().is_none_or(|identity| identity.parent_id != *parent_id) {
+        return Ok(None);
+    }
+    let Some(cow) = contents::read(&bytes, &opened).cow else {
+        // Derived without sharing rows, or damaged beyond finding out.
+        return Ok(None);
+    };
+    let pin = pin::read(&bytes, &opened).map_err(|what| Error::Damaged { path: path.to_path_buf(), what })?;
+    Ok(Some(Child { path: path.to_path_buf(), cow, pin }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_names_are_told_from_others() {
+        assert_eq!(key_in(".store.0a1b2c3d.pinned"), Some("0a1b2c3d"));
+        assert_eq!(key_in(".a.b.0a1b2c3d.pinned"), Some("0a1b2c3d"));
+        for other in
+            ["store.0a1b2c3d.pinned", ".store.pinned", ".store.0a1b2c3.pinned", ".store.0a1b2c3x.pinned"]
+        {
+            assert_eq!(key_in(other), None, "{other}");
+        }
+        assert_eq!(kept_name(Path::new("/d/a.b.rvf"), "0a1b2c3d"), Path::new("/d/.a.b.0a1b2c3d.pinned"));
+    }
+}
