@@ -80,7 +80,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, S
 }
 
 /// The options that `rvf-mount` knows; with `-s` only these are passed on.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 28] = [
     "ro",
     "rw",
     "allow_other",
@@ -96,6 +96,8 @@ const KNOWN: [&str; 26] = [
     "atime",
     "noatime",
     "relatime",
+    "autoindex",
+    "noautoindex",
     "fsname",
     "subtype",
     "uid",
