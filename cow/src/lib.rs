@@ -18,6 +18,7 @@ mod filters;
 mod live;
 mod metadata;
 mod parent;
+mod reach;
 mod reindex;
 mod rows;
 mod search;
@@ -32,10 +33,12 @@ pub use branch::{
     Pin, Place, Resolved, diff,
 };
 pub use error::{Error, Family};
+pub use reach::{Reached, Served, reach, serve};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
 pub use search::MAX_QUERIES;
+pub use source::open_file;
 pub use store::Store;
 pub use types::{
     Access, Answer, BadRow, Batch, CompactReport, CreateOptions, DeleteReport, EAGER_VERIFY_BYTES, Event,

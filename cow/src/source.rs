@@ -1,32 +1,36 @@
 //! Opening a store's file safely: regular files only, never blocking, with a name for every failure.
 
-use std::fs::{File, Metadata, OpenOptions as FileOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use crate::error::Error;
+use crate::reach::reach;
 use crate::view::Stamp;
 
-/// Opens `path` for reading, or for reading and writing, if it is a regular file.
+/// Opens `path` for reading, or for reading and writing, if it is a regular file outside the mounts of this process.
 ///
 /// `O_NONBLOCK` keeps a FIFO from hanging the caller; it has no effect on regular files.
 pub(crate) fn open_regular(path: &Path, write: bool) -> Result<(File, Metadata), Error> {
-    let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
-    check_regular(path, &meta)?;
-    let file = FileOptions::new()
-        .read(true)
-        .write(write)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|e| match e.kind() {
-            io::ErrorKind::PermissionDenied if write => Error::ReadOnly { path: path.to_path_buf() },
-            _ => Error::io(path, "open", e),
-        })?;
+    let reached = reach(path)?;
+    check_regular(path, &reached.meta)?;
+    let file = reached.open(write).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied if write => Error::ReadOnly { path: path.to_path_buf() },
+        _ => Error::io(path, "open", e),
+    })?;
     // The name may have been swapped between the two calls.
     let meta = file.metadata().map_err(|e| Error::io(path, "stat", e))?;
     check_regular(path, &meta)?;
     Ok((file, meta))
+}
+
+/// Opens a regular file for reading. Never blocks on what is not one, and never enters a mount that this process serves.
+///
+/// # Errors
+/// [`Error::NotRegular`]; otherwise as [`reach`].
+pub fn open_file(path: &Path) -> Result<(File, Metadata), Error> {
+    open_regular(path, false)
 }
 
 fn check_regular(path: &Path, meta: &Metadata) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use rvf_format::header::SegType;
 use rvf_format::recover;
 use rvf_format::{ChecksumState, FileBytes, Segment};
 use rvf_format::{Finding, Severity};
-use rvf_index::{Image, Metric, ScratchPool};
+use rvf_index::{Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
 use crate::branch::pin;
 use crate::coverage;
@@ -138,7 +138,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn refresh(&self) -> Result<bool, Error> {
-        let meta = std::fs::metadata(&self.path).map_err(|e| Error::io(&self.path, "stat", e))?;
+        let meta = crate::reach::reach(&self.path)?.meta;
         if stamp(&self.path, &meta)? == self.view().stamp {
             return Ok(false);
         }
@@ -275,6 +275,7 @@ fn load(
             (stamp.dev, stamp.ino, stamp.len) == (found.meta.dev(), found.meta.ino(), found.len)
                 && view.path == found.path
                 && view.check_intact().is_ok()
+                && (view.image.is_some() || unchanged)
         });
         if let Some(known) = known {
             end = Some(Ok(Parent::new(Arc::clone(known), unchanged)));
@@ -286,7 +287,12 @@ fn load(
         let checked = Mutex::new(HashMap::new());
         let context = Context { scratch: context.scratch, checked: &checked, generation: 1, transient: None };
         match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
-            Ok(parent) if parent.dimension() == dim => chain.push((parent, unchanged)),
+            Ok(mut parent) if parent.dimension() == dim => {
+                if !unchanged && parent.image.is_none() {
+                    parent.image = later_image(&parent, found.meta.len());
+                }
+                chain.push((parent, unchanged));
+            }
             Ok(_) => {
                 end = Some(Err(format!("{} has another dimension", found.path.display())));
                 break;
@@ -304,6 +310,24 @@ fn load(
     }
     attach(&mut view, end);
     Ok(view)
+}
+
+/// The search image that was made for a file's rows after the state of it that `state` shows. It describes that state too
+/// when it covers the same vector segments and as many rows were live: rows only die, so they are the same rows.
+fn later_image(state: &View, len: u64) -> Option<Arc<Image>> {
+    if !state.damaged.is_empty() || u64::from(state.rows.total()) < SCAN_BELOW_ROWS {
+        return None;
+    }
+    let bytes = FileBytes::map(&state.file, len).ok()?;
+    let opened = recover::open(&bytes);
+    let image = listed_indexes(&opened)
+        .into_iter()
+        .rev()
+        .filter(|segment| segment_is_sound(segment, &bytes))
+        .filter_map(|segment| coverage::open_image(&bytes, &segment))
+        .find(|image| coverage::fits(image, state.dimension(), state.metric, &state.blocks))?;
+    let same = image.covered_rows() == state.rows.total() && u64::from(image.nodes()) == state.live();
+    same.then(|| Arc::new(image))
 }
 
 /// The branch state of a file, when it lists one. A child whose record cannot be read is still a child: answering from
