@@ -375,3 +375,122 @@ impl Progress for Watched<'_> {
         !self.shared.is_ending()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use rvf_cow::{BadRow, Batch, CreateOptions, Metric, NoProgress, Store};
+    use rvf_format::lock::WriteLock;
+
+    use crate::node::StoreId;
+    use crate::store_dir::Settings;
+
+    fn store_dir(path: &Path, rows: u64) -> Arc<StoreDir> {
+        let options = CreateOptions { dimension: 2, metric: Metric::L2, profile: 0 };
+        let store = Store::create(path, &options).expect("a new store");
+        let batch = Batch {
+            dimension: 2,
+            ids: Some((0..rows).collect()),
+            vectors: (0..rows).flat_map(|i| [i as f32, 1.0]).collect(),
+            metadata: Vec::new(),
+            on_bad_row: BadRow::Refuse,
+        };
+        store.ingest(&batch, &NoProgress).expect("rows");
+        StoreDir::of_store(StoreId(0), store, path.to_path_buf(), Arc::new(Settings::default()))
+    }
+
+    fn shown(dir: &StoreDir) -> String {
+        dir.indexing.show(&dir.store.view())
+    }
+
+    fn place(dir: &StoreDir) -> &'static str {
+        dir.store.view().index_state().place
+    }
+
+    fn wait(dir: &StoreDir, what: &str) {
+        let end = Instant::now() + Duration::from_secs(100);
+        while !matches!(dir.indexing.state.lock().phase, Phase::Idle | Phase::Failed(_)) {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn query(dir: &Arc<StoreDir>) {
+        dir.snap().queried();
+    }
+
+    fn events(dir: &StoreDir) -> String {
+        let mut out = Vec::new();
+        dir.events.read(0, usize::MAX, &mut out);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_could_not_be_stored_is_stored_when_its_time_has_come() {
+        let place_of = tempfile::tempdir().expect("a directory");
+        let path = place_of.path().join("a.rvf");
+        let dir = store_dir(&path, 1100);
+        let file = std::fs::File::options().read(true).write(true).open(&path).expect("open");
+        let lock = WriteLock::acquire(&path, &file, Duration::ZERO).expect("locked");
+        query(&dir);
+        wait(&dir, "built");
+        assert_eq!(place(&dir), "memory");
+        assert!(shown(&dir).starts_with("in memory: "), "{}", shown(&dir));
+        let indexer = &dir.settings.indexer;
+        indexer.tick(&dir);
+        assert!(dir.indexing.state.lock().phase == Phase::Idle, "not before half a minute");
+
+        let make_due = || {
+            let mut state = dir.indexing.state.lock();
+            let retry = state.kept.as_mut().and_then(|kept| kept.retry.as_mut()).expect("is tried again");
+            retry.at = Instant::now();
+            retry.wait
+        };
+        assert_eq!(make_due(), FIRST_RETRY);
+        indexer.tick(&dir);
+        wait(&dir, "tried");
+        assert_eq!(place(&dir), "memory", "the lock is still held");
+        assert_eq!(make_due(), 2 * FIRST_RETRY);
+        drop(lock);
+        indexer.tick(&dir);
+        wait(&dir, "tried");
+        assert_eq!((place(&dir), shown(&dir).as_str()), ("file", "none"));
+        assert!(dir.indexing.state.lock().kept.is_none());
+        assert_eq!(events(&dir).matches("index-not-stored").count(), 1);
+    }
+
+    #[test]
+    fn a_build_that_failed_is_not_repeated_until_something_changed() {
+        let place_of = tempfile::tempdir().expect("a directory");
+        let path = place_of.path().join("a.rvf");
+        let dir = store_dir(&path, 1100);
+        let away = place_of.path().join("b.rvf");
+        std::fs::rename(&path, &away).expect("renamed");
+        query(&dir);
+        wait(&dir, "failed");
+        assert!(shown(&dir).starts_with("failed: "), "{}", shown(&dir));
+        std::fs::rename(&away, &path).expect("renamed back");
+        query(&dir);
+        assert!(shown(&dir).starts_with("failed: "), "nothing new was committed");
+        assert_eq!(events(&dir).matches("index-failed").count(), 1);
+        dir.store.delete(&[1]).expect("a change");
+        query(&dir);
+        wait(&dir, "built");
+        assert_eq!((place(&dir), shown(&dir).as_str()), ("file", "none"));
+    }
+
+    #[test]
+    fn nothing_is_stored_once_the_mount_ends() {
+        let place_of = tempfile::tempdir().expect("a directory");
+        let path = place_of.path().join("a.rvf");
+        let dir = store_dir(&path, 1100);
+        let before = std::fs::read(&path).expect("read");
+        dir.settings.indexer.end(Duration::ZERO);
+        assert_eq!(dir.settings.indexer.shared.build(&dir), Phase::Idle);
+        assert_eq!(place(&dir), "none");
+        assert_eq!(std::fs::read(&path).expect("read"), before);
+        assert!(!events(&dir).contains("index-failed"));
+    }
+}
