@@ -1,4 +1,5 @@
-//! The yardstick for reading through FUSE: one cached file of zeros, whose daemon does nothing but answer.
+//! The yardstick: a filesystem whose daemon does nothing but answer. One cached file of zeros for reads, and one that
+//! takes a write, a read or an ioctl as `query/in` does.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,13 +8,18 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
-    Request, Session,
+    IoctlFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyWrite, Request, Session, WriteFlags,
 };
 
-/// The name of the file.
+/// The name of the file of zeros.
 pub(crate) const NAME: &str = "zeros";
+/// The name of the file that is asked.
+pub(crate) const ASKED: &str = "asked";
+/// Bytes of an answer: about ten lines of ids and distances.
+const ANSWER: usize = 200;
 const LARGEST: usize = 1 << 20;
+const ZEROS: INodeNo = INodeNo(2);
 const TTL: Duration = Duration::from_secs(3600);
 
 /// Mounts it and serves until it is unmounted.
@@ -33,14 +39,14 @@ impl Zeros {
         let root = ino == INodeNo::ROOT;
         FileAttr {
             ino,
-            size: if root { 0 } else { self.size },
-            blocks: self.size.div_ceil(512),
+            size: if ino == ZEROS { self.size } else { 0 },
+            blocks: if ino == ZEROS { self.size.div_ceil(512) } else { 0 },
             atime: UNIX_EPOCH,
             mtime: UNIX_EPOCH,
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
             kind: if root { FileType::Directory } else { FileType::RegularFile },
-            perm: if root { 0o555 } else { 0o444 },
+            perm: if root { 0o555 } else { 0o666 },
             nlink: 1,
             uid: 0,
             gid: 0,
@@ -64,10 +70,10 @@ impl Filesystem for Zeros {
     }
 
     fn lookup(&self, _request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if name == NAME {
-            reply.entry(&TTL, &self.attr(INodeNo(2)), Generation(0));
-        } else {
-            reply.error(Errno::ENOENT);
+        match name.to_str() {
+            Some(NAME) => reply.entry(&TTL, &self.attr(ZEROS), Generation(0)),
+            Some(ASKED) => reply.entry(&TTL, &self.attr(INodeNo(3)), Generation(0)),
+            _ => reply.error(Errno::ENOENT),
         }
     }
 
@@ -75,14 +81,48 @@ impl Filesystem for Zeros {
         reply.attr(&TTL, &self.attr(ino));
     }
 
-    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+    fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let how = if ino == ZEROS {
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
+        } else {
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
+        };
+        reply.opened(FileHandle(0), how);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.written(data.len() as u32);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        input: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.ioctl(0, &input[..input.len().min(ANSWER)]);
     }
 
     fn read(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         size: u32,
@@ -90,7 +130,8 @@ impl Filesystem for Zeros {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let len = self.size.saturating_sub(offset).min(u64::from(size)) as usize;
+        let whole = if ino == ZEROS { self.size } else { ANSWER as u64 };
+        let len = whole.saturating_sub(offset).min(u64::from(size)) as usize;
         reply.data(&self.zeros[..len.min(LARGEST)]);
     }
 

@@ -263,6 +263,10 @@ fn latency(bench: &Bench) -> Outcome<()> {
     let (raw, text) = (&raw, &text);
     let status = mount.join("status");
     let stat_path = &status;
+    let zeros = zeros(bench, 0)?;
+    let asked = File::options().read(true).write(true).open(zeros.join(empty::ASKED))?;
+    let asked = &asked;
+    let mut fifth = vec![0; ask::ANSWER];
     let mut ways = [
         Way::new("in process, one call", |at| search(&view, query(at), 1).map(drop)),
         Way::new("ioctl", |at| Ok(ask::ioctl(kept, &mut ask::message(query(at), K))?)),
@@ -283,10 +287,16 @@ fn latency(bench: &Bench) -> Outcome<()> {
             let mut answer = [0; 4096];
             Ok(File::open(stat_path)?.read(&mut answer).map(drop)?)
         }),
+        Way::new("a daemon that only answers: ioctl", |at| {
+            Ok(ask::ioctl(asked, &mut ask::message(query(at), K))?)
+        }),
+        Way::new("a daemon that only answers: write and read", |at| {
+            Ok(ask::transaction(asked, &raw[at % count], &mut fifth).map(drop)?)
+        }),
     ];
     for _ in 0..bench.rounds {
-        for way in &mut ways {
-            way.turn(&mount)?;
+        for (at, way) in ways.iter_mut().enumerate() {
+            way.turn(if at < 8 { &mount } else { &zeros })?;
         }
     }
     table(
@@ -485,10 +495,7 @@ fn reads(bench: &Bench) -> Outcome<()> {
                 put(2 + 2 * at, read_all(path, Some(&mount), &mut buffer)?);
             }
         }
-        let own = std::env::current_exe()?;
-        let mut command = Command::new(own);
-        command.args(["--serve-zeros", &size.to_string()]);
-        let zeros = Mount::new(&mut command, bench.place.join("zeros"))?;
+        let zeros = zeros(bench, size)?;
         let path = zeros.join(empty::NAME);
         put(7, read_all(&path, Some(&zeros), &mut buffer)?);
         put(8, read_all(&path, Some(&zeros), &mut buffer)?);
@@ -518,6 +525,12 @@ fn reads(bench: &Bench) -> Outcome<()> {
         );
     }
     Ok(())
+}
+
+/// The yardstick, mounted.
+fn zeros(bench: &Bench, size: u64) -> Outcome<Mount> {
+    let mut command = Command::new(std::env::current_exe()?);
+    Mount::new(command.args(["--serve-zeros", &size.to_string()]), bench.place.join("zeros"))
 }
 
 fn largest_payload(mount: &Mount) -> Outcome<PathBuf> {
