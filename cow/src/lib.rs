@@ -29,8 +29,8 @@ mod view;
 mod write;
 
 pub use branch::{
-    BranchOptions, BranchReport, Change, Conflict, Derivation, DiffReport, Difference, MAX_NAME, MergeReport,
-    Pin, Place, Resolved, diff,
+    Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, DiffReport, Difference, MAX_NAME,
+    MergeReport, Pin, Place, Resolved, diff,
 };
 pub use error::{Error, Family};
 pub use reach::{Reached, Served, reach, serve};

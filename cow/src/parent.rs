@@ -19,7 +19,7 @@ use crate::branch::resolve::Layer;
 use crate::source::open_regular;
 use crate::view::View;
 
-/// Deepest chain of parents that is followed.
+/// Files of a chain that are followed, the child among them.
 pub(crate) const MAX_DEPTH: usize = 64;
 
 /// The format hashes this many bytes at a parent's end.
@@ -86,7 +86,7 @@ pub(crate) fn find(
     pin: Option<&Pin>,
     visited: &[(u64, u64)],
 ) -> Result<Found, Missing> {
-    if visited.len() > MAX_DEPTH {
+    if visited.len() >= MAX_DEPTH {
         return Err(format!("the chain of parents is longer than {MAX_DEPTH}"));
     }
     let disagree =

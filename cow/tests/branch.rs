@@ -330,3 +330,130 @@ fn masked_rows_never_shorten_an_answer() {
         assert!(found * 10 >= best.len() * 9, "{found} of {}", best.len());
     }
 }
+
+#[test]
+fn an_index_made_after_the_branch_serves_it_too() {
+    let dir = tempfile::tempdir().expect("dir");
+    let parent = create(&dir.path().join("p.rvf"), 0..3000);
+    let child = branch(&parent, &dir.path().join("c.rvf"));
+    put(&child, &[5], 9);
+    let layer = |store: &Store| {
+        let query = noise(3, DIM);
+        store.view().search(&request(&query, 10, false)).expect("search")[0].layer
+    };
+    assert_eq!(layer(&child), "scan");
+    let options = ReindexOptions { threads: 1, ..ReindexOptions::default() };
+    parent.reindex(&options, &NoProgress).expect("reindex");
+    assert_eq!(layer(&open(child.path())), "C");
+    put(&child, &[6], 9);
+    assert_eq!(layer(&child), "C", "a commit of the branch notices it as well");
+
+    // One that lacks a row which the branch still shows does not fit.
+    let other = create(&dir.path().join("q.rvf"), 0..3000);
+    let child = branch(&other, &dir.path().join("d.rvf"));
+    other.delete(&[17]).expect("delete");
+    other.reindex(&options, &NoProgress).expect("reindex");
+    let child = open(child.path());
+    assert_eq!(layer(&child), "scan");
+    assert!(ids(&child).contains(&17));
+}
+
+#[test]
+fn branches_are_listed_by_lineage() {
+    let dir = tempfile::tempdir().expect("dir");
+    let parent = create(&dir.path().join("p.rvf"), 0..10);
+    assert_eq!(parent.view().branches().expect("list"), []);
+    let child = branch(&parent, &dir.path().join("b.rvf"));
+    branch(&parent, &dir.path().join("a.rvdna")).freeze().expect("freeze");
+    branch(&child, &dir.path().join("grandchild.rvf"));
+    create(&dir.path().join("stranger.rvf"), 0..1);
+    std::fs::write(dir.path().join("junk.rvf"), b"junk").expect("write");
+    put(&parent, &[20], 1);
+    parent.compact(&NoProgress).expect("compact");
+    let all = parent.view().branches().expect("list");
+    let names: Vec<_> = all.iter().map(|b| b.path.file_name().expect("name").to_owned()).collect();
+    assert_eq!(names, ["a.rvdna", "b.rvf"]);
+    assert_eq!(
+        all.iter().map(|b| (b.depth, b.frozen, b.pin.is_some())).collect::<Vec<_>>(),
+        [(1, true, true), (1, false, true)]
+    );
+    assert_eq!(child.view().branches().expect("list").len(), 1);
+}
+
+/// Files that name each other as parents, by hand: a circle, and a chain far deeper than any that is followed.
+#[test]
+fn hostile_chains_end() {
+    use rvf_format::manifest::{FileIdentity, Manifest};
+    use rvf_format::membership::{Membership, Mode};
+    use rvf_format::storage::MemStorage;
+    use rvf_format::writer::{Writer, dir_entry};
+    use rvf_format::{SegType, checksum, cow_map::CowMap};
+
+    let dir = tempfile::tempdir().expect("dir");
+    // The hash of an empty file fits none, so each file names the real hash of the one before.
+    let write = |name: &str, parent: &str, hash: [u8; 32]| {
+        let storage = MemStorage::new(Vec::new());
+        let mut writer = Writer::create(&storage).expect("writer");
+        let (cluster_size, vectors_per_cluster, clusters) = CowMap::geometry(DIM as u16, 1);
+        let map = CowMap {
+            map_format: 0,
+            compression_policy: 0,
+            cluster_size,
+            vectors_per_cluster,
+            base_file_id: [1; 16],
+            base_file_hash: hash,
+            bytes_per_vector: 4 * DIM as u32,
+            frozen: false,
+            snapshot_epoch: 0,
+            parent_path: parent.to_owned(),
+            clusters,
+        };
+        let filter = Membership::empty(Mode::Exclude, 0).expect("filter");
+        let map = writer.append(SegType::COW_MAP, &[&map.encode().expect("map")]).expect("append");
+        let filter =
+            writer.append(SegType::MEMBERSHIP, &[&filter.encode().expect("filter")]).expect("append");
+        let manifest = Manifest {
+            epoch: 0,
+            dimension: DIM as u16,
+            total_vectors: 0,
+            profile_id: 0,
+            metric: 0,
+            directory: vec![dir_entry(&map), dir_entry(&filter)],
+            deleted: vec![],
+            identity: Some(FileIdentity {
+                file_id: [1; 16],
+                parent_id: [1; 16],
+                parent_hash: hash,
+                lineage_depth: 1,
+            }),
+            hashes: None,
+        };
+        writer.commit(&manifest).expect("commit");
+        let bytes = storage.live();
+        std::fs::write(dir.path().join(name), &bytes).expect("write");
+        checksum::parent_hash(&bytes)
+    };
+    let mut hash = [0; 32];
+    for at in 0..10_000 {
+        hash = write(&format!("{at}.rvf"), &format!("{}.rvf", at - 1), hash);
+    }
+    let store = open(&dir.path().join("9999.rvf"));
+    let mut view = store.view();
+    let mut files = 1;
+    while let Some(parent) = view.parent_view().map(Arc::clone) {
+        view = parent;
+        files += 1;
+    }
+    assert_eq!(files, 64);
+    let why = view.parent_state().expect("a child").expect_err("the chain ends here");
+    assert!(why.contains("longer than 64"), "{why}");
+
+    // Two names of one file make a circle without knowing its own hash beforehand.
+    let real = create(&dir.path().join("real.rvf"), 0..3);
+    let child = branch(&real, &dir.path().join("child.rvf"));
+    std::fs::remove_file(real.path()).expect("rm");
+    std::fs::hard_link(child.path(), real.path()).expect("link");
+    let error =
+        open(child.path()).view().search(&request(&noise(1, DIM), 1, true)).expect_err("refused").to_string();
+    assert!(error.contains("its own ancestor"), "{error}");
+}

@@ -19,6 +19,8 @@ const EXTENSIONS: [&str; 5] = ["rvf", "rvdna", "rvtext", "rvgraph", "rvvis"];
 #[derive(Debug)]
 struct Child {
     path: PathBuf,
+    file_id: [u8; 16],
+    depth: u32,
     cow: Cow,
     pin: Option<Pin>,
 }
@@ -26,6 +28,45 @@ struct Child {
 impl Child {
     fn key(&self) -> String {
         key_of(&self.cow, self.pin.as_ref())
+    }
+}
+
+/// A branch of a store that lies beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its file id.
+    pub file_id: [u8; 16],
+    /// Generations above it.
+    pub depth: u32,
+    /// Its state of the parent; `None` for one that the existing tools made.
+    pub pin: Option<Pin>,
+    /// Whether it was frozen.
+    pub frozen: bool,
+}
+
+impl View {
+    /// The branches of the store in its directory, whoever made them, by path. Files that cannot be read are passed over.
+    /// O(segments of all stores in the directory).
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn branches(&self) -> Result<Vec<Branch>, Error> {
+        let (children, _) = children_of(self)?;
+        let visible =
+            children.into_iter().filter(|child| child.path.extension().is_none_or(|e| e != "pinned"));
+        let mut branches: Vec<Branch> = visible
+            .map(|child| Branch {
+                path: child.path,
+                file_id: child.file_id,
+                depth: child.depth,
+                pin: child.pin,
+                frozen: child.cow.map.frozen,
+            })
+            .collect();
+        branches.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(branches)
     }
 }
 
@@ -141,15 +182,22 @@ fn child_at(path: &Path, parent_id: &[u8; 16], view: &View) -> Result<Option<Chi
     let bytes = FileBytes::map(&file, meta.len()).map_err(|e| Error::io(path, "map", e))?;
     let opened = recover::open(&bytes);
     let Some(located) = &opened.manifest else { return Ok(None) };
-    if located.manifest.identity.as_ref().is_none_or(|identity| identity.parent_id != *parent_id) {
-        return Ok(None);
-    }
+    let identity = match &located.manifest.identity {
+        Some(identity) if identity.parent_id == *parent_id => identity,
+        _ => return Ok(None),
+    };
     let Some(cow) = contents::read(&bytes, &opened).cow else {
         // Derived without sharing rows, or damaged beyond finding out.
         return Ok(None);
     };
     let pin = pin::read(&bytes, &opened).map_err(|what| Error::Damaged { path: path.to_path_buf(), what })?;
-    Ok(Some(Child { path: path.to_path_buf(), cow, pin }))
+    Ok(Some(Child {
+        path: path.to_path_buf(),
+        file_id: identity.file_id,
+        depth: identity.lineage_depth,
+        cow,
+        pin,
+    }))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) mod resolve;
 
 pub use create::{BranchOptions, BranchReport};
 pub use diff::{Change, DiffReport, Difference, diff};
+pub use keep::Branch;
 pub use merge::{Conflict, MergeReport};
 pub use pin::{Derivation, MAX_NAME, Pin};
 pub use resolve::{Place, Resolved};
