@@ -193,6 +193,35 @@ fn modes_and_times_of_a_dropped_file_are_kept() {
     assert!(fs::metadata(&path).expect("attributes").modified().expect("a time") > then);
 }
 
+/// A receipt has no descriptor whose close could take what is left of it, so `truncate` by name is refused; writing the
+/// file again through one is an ordinary drop.
+#[test]
+fn a_receipt_is_not_cut_by_name() {
+    need_fuse!();
+    let m = Mounted::new(0);
+    m.write("ingest/a.jsonl", "{\"id\": 1, \"vector\": [1,2,3,4]}\n").expect("a drop");
+    let receipt = m.read("ingest/a.jsonl");
+    let len = receipt.len() as u64;
+    for (size, want) in [(0, libc::EPERM), (5, libc::EPERM), (len + 1, libc::EPERM), (len, 0)] {
+        assert_eq!(truncate(&m, "ingest/a.jsonl", size), want, "{size}");
+        assert_eq!(m.read("ingest/a.jsonl"), receipt);
+    }
+    assert!(m.read("ingest/error").starts_with("a.jsonl: this is a receipt; write the file again"));
+    m.write("ingest/a.jsonl", "{\"id\": 2, \"vector\": [1,2,3,4]}\n").expect("a drop");
+    assert_eq!(m.status("vectors"), "2");
+}
+
+#[expect(unsafe_code, reason = "std cannot cut by name")]
+fn truncate(m: &Mounted, name: &str, len: u64) -> i32 {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(m.path(name).as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    match unsafe { libc::truncate(path.as_ptr(), len as libc::off_t) } {
+        0 => 0,
+        _ => std::io::Error::last_os_error().raw_os_error().unwrap_or(-1),
+    }
+}
+
 /// The list of what a store directory does not do, each with its errno and why.
 #[test]
 fn what_is_refused_on_purpose() {
