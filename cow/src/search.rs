@@ -13,6 +13,8 @@ use crate::view::View;
 
 /// Queries in one request, at most.
 pub const MAX_QUERIES: usize = 1 << 20;
+/// Results of all queries of one request together, at most: a gigabyte of them.
+const MAX_HITS: u64 = 1 << 26;
 
 impl View {
     /// Answers every query of a request, in order.
@@ -37,6 +39,15 @@ impl View {
         for (layer, at) in self.layers().unwrap_or(&[]).iter().zip(1..) {
             let allow = filter.map(|text| self.layer_matching(layer, at, text)).transpose()?;
             inherited.push((layer, allow));
+        }
+        let hits = (queries as u64).saturating_mul(self.resolved().len().min(request.k as u64));
+        if hits > MAX_HITS {
+            return Err(Error::TooLarge {
+                what: format!(
+                    "{queries} queries of {} results each; at most {MAX_HITS} results are given in one answer",
+                    request.k
+                ),
+            });
         }
         let job = Job { view: self, layer: None, request, allow: allow.as_deref(), inherited: &inherited };
         let threads = request.threads.clamp(1, queries.max(1));
@@ -179,9 +190,36 @@ impl Job<'_> {
             _ => None,
         };
         if let Some((image, ef)) = walk {
-            let stats = image
-                .search(q, wanted, ef, &view.rows, self.allow, mask.or(live.denied()), scratch, &mut found)
-                .map_err(|e| Error::Invalid { what: e.to_string() })?;
+            // Where a younger file hides few rows, it is cheaper to find some more and drop those than to ask of every
+            // row on the way whether it is hidden.
+            let few = self.layer.filter(|layer| {
+                self.allow.is_none() && layer.mask_count().saturating_mul(8) <= u64::from(image.nodes())
+            });
+            let mut loose = None;
+            if let Some(mask) = few.and_then(Layer::mask) {
+                let more = wanted + wanted / 4 + 8;
+                let stats = image
+                    .search(q, more, ef.max(more), &view.rows, None, None, scratch, &mut found)
+                    .map_err(|e| Error::Invalid { what: e.to_string() })?;
+                found.retain(|c| !mask.get(c.ordinal));
+                found.truncate(wanted);
+                loose = Some(stats).filter(|_| found.len() == wanted);
+            }
+            let stats = match loose {
+                Some(stats) => stats,
+                None => image
+                    .search(
+                        q,
+                        wanted,
+                        ef,
+                        &view.rows,
+                        self.allow,
+                        mask.or(live.denied()),
+                        scratch,
+                        &mut found,
+                    )
+                    .map_err(|e| Error::Invalid { what: e.to_string() })?,
+            };
             answer.visited = u64::from(stats.visited);
             answer.exact = stats.scanned;
             answer.layer = if stats.scanned { "scan" } else { "C" };

@@ -337,7 +337,7 @@ impl Work {
         }
         Ok(Outcome {
             answers,
-            snap: self.snap,
+            snap: self.request.fields.is_some().then_some(self.snap),
             fields: self.request.fields,
             time: SystemTime::now(),
             rendered: Default::default(),
@@ -356,7 +356,9 @@ pub fn scans_much(snap: &Snap, exact: bool) -> bool {
 #[derive(Debug)]
 pub struct Outcome {
     answers: Vec<Answer>,
-    snap: Arc<Snap>,
+    /// Where the fields come from, when some were asked for: results stay for long, and must not keep a state of the
+    /// file, which a compaction may have replaced, for nothing.
+    snap: Option<Arc<Snap>>,
     fields: Option<Vec<String>>,
     /// When it finished.
     pub time: SystemTime,
@@ -396,7 +398,7 @@ impl Outcome {
         let wanted = self.fields.as_deref();
         let fields = |id: u64| -> Option<Fields> {
             let wanted = wanted?;
-            let fields = self.snap.view.fields(id).unwrap_or_default();
+            let fields = self.snap.as_ref()?.view.fields(id).unwrap_or_default();
             let keep = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
             Some(
                 fields

@@ -154,6 +154,21 @@ pub fn yield_to_others() {
     }
 }
 
+/// Lets this process open as many files as it may; the limit it starts with is for programs that use `select`.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a writable rlimit that outlives the call.
+    let mut result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 && limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is an initialised rlimit that outlives the call.
+        result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+    if result != 0 {
+        tracing::warn!(error = %io::Error::last_os_error(), "the limit on open files stays as it was");
+    }
+}
+
 /// Gives memory that was freed back to the system, where the allocator would keep it.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
@@ -209,6 +224,10 @@ pub fn killed_by(thread: u32) -> Option<i32> {
 
 /// Whether a process has an inode open for writing, as far as `/proc` lets us see. Asks the filesystem of the inode
 /// nothing, so that it may be our own.
+///
+/// Not for a thread that answers the kernel: of an epoll descriptor, `fdinfo` waits for a lock that its owner holds
+/// while it asks our files whether they are ready. (Where the links in `fd` lead would tell these descriptors apart, but
+/// reading one waits for a process in `execve`, which may be waiting for us to close a file.)
 #[must_use]
 pub fn has_open_for_writing(process: u32, ino: u64) -> bool {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/fdinfo")) else { return false };

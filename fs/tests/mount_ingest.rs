@@ -4,6 +4,7 @@ mod mounted;
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 
 use mounted::{DIM, MetadataExt, Mounted, errno, has, npy, open_store, wait_until};
 
@@ -192,6 +193,58 @@ fn a_writer_may_start_programs_in_between() {
     m.sh("true");
     mounted::close(file).expect("closed");
     assert_eq!(m.status("vectors"), "2");
+}
+
+/// What a failed write left is not what its writer meant, even where it parses.
+#[test]
+fn a_write_that_failed_is_not_taken_at_close() {
+    need_fuse!();
+    let m = Mounted::new(2);
+    for (name, text) in [("ingest/a.csv", "id,v0,v1,v2,v3\n1,1,2,3,4\n2,1,2,3,4\n"), ("vectors/10", "5,5,5,5\n")] {
+        let file = fs::File::options().write(true).create(true).truncate(true).open(m.path(name)).expect("opens");
+        file.write_all_at(&text.as_bytes()[..text.len() - 1], 0).expect("the beginning");
+        assert_eq!(errno(file.write_all_at(b"x", 1 << 40)), libc::EFBIG, "{name}");
+        assert_eq!(errno(mounted::close(file)), libc::EINVAL, "{name}");
+        assert_eq!(m.status("vectors"), "2");
+        assert!(m.read("vectors/10").trim_start().starts_with("+1"), "{}", m.read("vectors/10"));
+    }
+    assert!(m.read("error").contains("a write to it failed"), "{}", m.read("error"));
+    m.write("vectors/10", "5,5,5,5\n").expect("a new beginning");
+    assert!(m.read("vectors/10").trim_start().starts_with("+5"));
+    // By way of a temporary name too.
+    let file = fs::File::create(m.path("ingest/.b.csv.tmp")).expect("created");
+    file.write_all_at(b"id,v0,v1,v2,v3\n1,1,2,3,4", 0).expect("the beginning");
+    assert_eq!(errno(file.write_all_at(b"x", 1 << 40)), libc::EFBIG);
+    let _ = mounted::close(file);
+    assert_eq!(errno(fs::rename(m.path("ingest/.b.csv.tmp"), m.path("ingest/b.csv"))), libc::EINVAL);
+    assert_eq!(m.status("vectors"), "2");
+}
+
+/// The kernel holds an epoll descriptor's lock while it asks a mounted file whether it is ready.
+#[test]
+fn closing_a_file_while_another_thread_polls_does_not_hang() {
+    need_fuse!();
+    let m = Mounted::new(0);
+    let script = r#"
+import os, select, threading
+poller = select.epoll()
+events = open('events')
+poller.register(events, select.EPOLLIN)
+done = False
+def wait():
+    while not done:
+        poller.poll(0.01)
+        poller.modify(events, select.EPOLLIN)
+thread = threading.Thread(target=wait)
+thread.start()
+for i in range(60):
+    with open(f'vectors/{i}', 'w') as f:
+        f.write('1,2,3,4')
+done = True
+thread.join()
+"#;
+    assert!(m.sh(&format!("timeout -s KILL 60 python3 -c \"{script}\"")).status.success());
+    assert_eq!(m.status("vectors"), "60");
 }
 
 #[test]

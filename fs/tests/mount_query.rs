@@ -255,6 +255,21 @@ fn a_refused_request_leaves_no_results() {
     }
 }
 
+/// A program started while a request is being written closes its copy of the descriptor, and ends nothing.
+#[test]
+fn a_request_outlives_programs_started_meanwhile() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    let mut file = fs::File::create(m.path("query/in")).expect("opens");
+    file.write_all(b"2,1").expect("a beginning");
+    run_ok("true", ["x"]);
+    file.write_all(b",0,0").expect("the rest");
+    run_ok("true", ["x"]);
+    mounted::close(file).expect("closed");
+    assert_eq!(m.read("query/out").lines().next(), Some("20\t0.0"));
+    assert_eq!(m.read("query/error"), "");
+}
+
 /// Another program's commit is in the answer to what is asked after it.
 #[test]
 fn a_request_sees_what_was_committed_before_it() {

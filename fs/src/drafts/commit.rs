@@ -55,8 +55,15 @@ impl StoreDir {
         if kind == NameKind::Temporary {
             return Ok(());
         }
-        draft.state.lock().dirty = false;
-        let result = self.writable().and_then(|()| self.commit_as(draft, &name, kind));
+        let broken = {
+            let mut state = draft.state.lock();
+            state.dirty = false;
+            state.broken.clone()
+        };
+        let result = match broken {
+            Some(why) => Err(Error::invalid(format!("a write to it failed, so nothing was taken: {why}"))),
+            None => self.writable().and_then(|()| self.commit_as(draft, &name, kind)),
+        };
         let mut state = draft.state.lock();
         match result {
             Ok(receipt) => {

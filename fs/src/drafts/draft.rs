@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) refused: bool,
     /// A writer was killed before it was done.
     pub(super) abandoned: bool,
+    /// Why a write to it failed: what it holds is not what its writer meant.
+    pub(super) broken: Option<String>,
     pub(super) removed: bool,
     pub(super) handles: u32,
     pub(super) time: SystemTime,
@@ -78,8 +80,8 @@ pub struct DraftAttr {
     pub len: u64,
     /// Last change.
     pub time: SystemTime,
-    /// Permission bits set with chmod.
-    pub mode: Option<u16>,
+    /// Permission bits.
+    pub mode: u16,
 }
 
 impl Draft {
@@ -95,6 +97,7 @@ impl Draft {
                 receipt: None,
                 refused: false,
                 abandoned: false,
+                broken: None,
                 removed: false,
                 handles: 0,
                 time: SystemTime::now(),
@@ -115,7 +118,10 @@ impl Draft {
     pub fn attr(&self) -> DraftAttr {
         let state = self.state.lock();
         let len = state.receipt.as_ref().map_or_else(|| state.content.len(), |receipt| receipt.len() as u64);
-        DraftAttr { len, time: state.time, mode: state.mode }
+        // Editors that replace a file by moving it away first look whether a new one gets the mode of the old. Here it does
+        // not, so that they write into the old one: removing a vector removes its metadata too.
+        let mode = state.mode.unwrap_or(if self.place == Place::Ingest { 0o644 } else { 0o600 });
+        DraftAttr { len, time: state.time, mode }
     }
 
     /// Takes over mode and times, which copying tools set.
@@ -147,6 +153,7 @@ impl Draft {
             state.time = SystemTime::now();
         }
         if write && truncate {
+            state.broken = None;
             state.abandoned = false;
         }
     }
@@ -209,6 +216,21 @@ impl Draft {
     /// # Errors
     /// [`Error::TooLarge`]; [`Error::Io`] when the temporary file cannot grow.
     pub fn write(&self, offset: u64, data: &[u8], scratch: &Path) -> Result<(), Error> {
+        self.put(offset, data, scratch).inspect_err(|error| self.fail(error))
+    }
+
+    /// A write that failed leaves less than was meant: none of it is committed, whatever its writer does next, unless it
+    /// starts over.
+    fn fail(&self, error: &Error) {
+        let mut state = self.state.lock();
+        // A receipt is what was committed whole before.
+        if state.receipt.is_none() {
+            state.broken = Some(error.to_string());
+            state.dirty = true;
+        }
+    }
+
+    fn put(&self, offset: u64, data: &[u8], scratch: &Path) -> Result<(), Error> {
         let end = offset
             .checked_add(data.len() as u64)
             .filter(|end| *end <= self.limit())
@@ -256,10 +278,17 @@ impl Draft {
     /// # Errors
     /// As [`Draft::write`].
     pub fn truncate(&self, len: u64) -> Result<(), Error> {
+        self.resize(len).inspect_err(|error| self.fail(error))
+    }
+
+    fn resize(&self, len: u64) -> Result<(), Error> {
         if len > self.limit() {
             return Err(self.too_large());
         }
         let mut state = self.state.lock();
+        if len == 0 {
+            state.broken = None;
+        }
         if state.receipt.take().is_some() {
             state.content = Content::Memory(Vec::new());
         }

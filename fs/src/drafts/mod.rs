@@ -216,10 +216,12 @@ impl Drafts {
             Ok(NameKind::Rows(_)) => state.receipt.is_some(),
             Ok(NameKind::Vector(_) | NameKind::Record(_)) | Err(_) => false,
         };
-        if !waits || state.removed {
-            let key = (draft.place, state.name.clone());
+        let key = (draft.place, state.name.clone());
+        let named = table.by_name.get(&key).is_some_and(|other| other.id == draft.id);
+        // One that lost its name, because it was refused, removed or its writer was killed, can never be reached again.
+        if !waits || !named || state.removed {
             drop(state);
-            if table.by_name.get(&key).is_some_and(|other| other.id == draft.id) {
+            if named {
                 table.by_name.remove(&key);
             }
             table.by_id.remove(&draft.id);

@@ -215,7 +215,7 @@ fn is_query(node: Node) -> bool {
 }
 
 fn draft_facts(attr: DraftAttr) -> Facts {
-    Facts(attr.len, attr.time, attr.mode.unwrap_or(0o644), NONE, NONE, DATA_BLOCK)
+    Facts(attr.len, attr.time, attr.mode, NONE, NONE, DATA_BLOCK)
 }
 
 /// Live vectors as the arrays have them.

@@ -117,20 +117,34 @@ impl Tree {
                 return answer(Err(Error::BadHandle));
             };
             let Some(dir) = &handle.dir else { return answer(Err(Error::BadHandle)) };
-            let mut exchange = exchange.lock();
-            while exchange.running {
-                done.wait(&mut exchange);
-            }
-            let result = match exchange.finish(&dir.snap(), session) {
-                Ok(Step::Run(work)) => work.run(threads).map(|outcome| exchange.finished(&outcome)),
+            let step = {
+                let mut exchange = exchange.lock();
+                while exchange.running {
+                    done.wait(&mut exchange);
+                }
+                let step = exchange.finish(&dir.snap(), session);
+                exchange.running = matches!(step, Ok(Step::Run(_)));
+                step
+            };
+            // Not under the lock: requests of other threads on this descriptor are told that one is running.
+            let result = match step {
+                Ok(Step::Run(work)) => {
+                    let ended = Ended { exchange, done };
+                    let result = work.run(threads);
+                    let result = result.map(|outcome| exchange.lock().finished(&outcome));
+                    drop(ended);
+                    result
+                }
                 Ok(Step::More) => Ok(()),
                 Err(error) => Err(error),
             };
+            let mut exchange = exchange.lock();
             match result {
                 Ok(()) => answer(Ok(exchange.read(offset, size))),
                 Err(error) => {
                     report(session, &exchange, &error);
                     exchange.failed();
+                    drop(exchange);
                     answer(Err(error));
                 }
             }
@@ -156,6 +170,7 @@ impl Tree {
         let Some(dir) = handle.dir.clone() else { return answer(Err(Error::BadHandle)) };
         let len = data.len();
         let first = handle.mark_used();
+        handle.writers.lock().note(caller.thread);
         match &handle.body {
             // What another program has committed before this request began is in its answer. A kept descriptor learns of it
             // from the watch.
@@ -203,7 +218,6 @@ impl Tree {
                 self.run_verbs(&dir, lines, move |result| answer(result.map(|()| len)));
             }
             Body::Draft(draft) => {
-                handle.writers.lock().note(caller.thread);
                 let beside = dir.store.path().parent().unwrap_or(Path::new("."));
                 let mut result = draft.write(offset, data, beside);
                 if result.is_ok() && first && offset == 0 {
@@ -311,8 +325,8 @@ impl Tree {
             }
         };
         let dir = dir.clone();
-        let pool = self.pool.clone();
-        self.pool.run(move || {
+        let pool = self.commits.clone();
+        self.commits.run(move || {
             for (verb, background) in verbs {
                 if background {
                     let dir = dir.clone();
@@ -370,6 +384,12 @@ impl Tree {
                 if exchange.running {
                     return answer(Ok(()));
                 }
+                // A program that the writer starts meanwhile closes its copy of the descriptor; that is no end.
+                if exchange.unfinished()
+                    && closer.is_some_and(|closer| !handle.writers.lock().has(closer.thread))
+                {
+                    return answer(Ok(()));
+                }
                 match exchange.finish(&dir.snap(), session) {
                     Ok(Step::More) => answer(Ok(())),
                     Ok(Step::Run(work)) => {
@@ -416,32 +436,31 @@ impl Tree {
                 if !dir.has_work(draft, Moment::Close) {
                     return answer(empty_close(&handle, draft, closer));
                 }
-                if closer.is_some_and(|closer| !closes_for_good(&handle, closer)) {
-                    return answer(Ok(()));
-                }
-                self.commit_apart(&dir, draft, handle.ino, Moment::Close, answer);
+                let (tree, draft, handle) = (self.clone(), draft.clone(), handle.clone());
+                self.commits.run(move || {
+                    if closer.is_some_and(|closer| !closes_for_good(&handle, closer)) {
+                        return answer(Ok(()));
+                    }
+                    answer(tree.commit(&dir, &draft, handle.ino, Moment::Close));
+                });
             }
             _ => answer(Ok(())),
         }
     }
 
-    /// Commits a draft on a worker; the kernel learns the new size before the answer.
-    pub(super) fn commit_apart(
-        self: &Arc<Self>,
+    /// Commits a draft; the kernel learns the new size before the answer. For a worker.
+    pub(super) fn commit(
+        &self,
         dir: &Arc<StoreDir>,
         draft: &Arc<Draft>,
         ino: u64,
         moment: Moment,
-        answer: impl FnOnce(Result<(), Error>) + Send + 'static,
-    ) {
-        let (tree, dir, draft) = (self.clone(), dir.clone(), draft.clone());
-        self.pool.run(move || {
-            let result = dir.commit(&draft, moment, None);
-            if let Some(kernel) = tree.kernel() {
-                kernel.attributes(ino);
-            }
-            answer(result);
-        });
+    ) -> Result<(), Error> {
+        let result = dir.commit(draft, moment, None);
+        if let Some(kernel) = self.kernel() {
+            kernel.attributes(ino);
+        }
+        result
     }
 
     /// The last descriptor of a handle is closed.
@@ -458,12 +477,15 @@ impl Tree {
                 }
                 answer();
             }
+            Body::Request(_, exchange, _) if exchange.lock().unfinished() => {
+                self.settle(handle.clone(), None, move |_| answer());
+            }
             Body::Draft(draft) if handle.write && dir.has_work(draft, Moment::Last) => {
-                let draft = draft.clone();
-                let dir_then = dir.clone();
-                // Nobody sees this error any more, except in `error`, in `events` and in the log.
-                self.commit_apart(&dir, &draft.clone(), handle.ino, Moment::Last, move |_| {
-                    dir_then.drafts.closed(&draft);
+                let (tree, draft, ino) = (self.clone(), draft.clone(), handle.ino);
+                self.commits.run(move || {
+                    // Nobody sees this error any more, except in `error`, in `events` and in the log.
+                    let _ = tree.commit(&dir, &draft, ino, Moment::Last);
+                    dir.drafts.closed(&draft);
                     answer();
                 });
             }
