@@ -183,7 +183,10 @@ fn killing_the_daemon_while_data_comes_in_loses_nothing_and_leaves_no_half() {
         assert_eq!(vectors % 50, 0, "a batch is whole or not there");
         assert!(vectors >= confirmed * 50, "round {round}: {confirmed} confirmed, {vectors} vectors");
         confirmed = vectors / 50;
-        assert_eq!(m.status("health").split(' ').next(), Some("ok"), "{}", m.read("status"));
+        // A commit that was cut short is said, and is no damage.
+        let status = m.read("status");
+        let cut = m.status("health") == "warnings (1)" && status.contains("an interrupted write ends here");
+        assert!(m.status("health") == "ok" || cut, "{status}");
     }
 }
 
