@@ -21,6 +21,8 @@ pub(crate) struct Layer {
     mask: Option<Bitmap>,
     /// Live rows of the ancestor that are hidden.
     masked: u64,
+    /// Rows in the mask.
+    mask_count: u64,
     visible: OnceLock<Bitmap>,
 }
 
@@ -34,6 +36,11 @@ impl Layer {
     /// Live rows hidden by younger files.
     pub(crate) fn masked(&self) -> u64 {
         self.masked
+    }
+
+    /// Rows of the mask, dead ones included.
+    pub(crate) fn mask_count(&self) -> u64 {
+        self.mask_count
     }
 
     /// Rows shown.
@@ -89,7 +96,8 @@ pub(crate) fn layers(child: &View) -> Result<Vec<Layer>, Missing> {
             let younger = std::iter::once(child).chain(chain.iter().map(|view| &**view));
             mask_of(&parent, younger)
         };
-        out.push(Layer { view: Arc::clone(&parent), mask, masked, visible: OnceLock::new() });
+        let mask_count = mask.as_ref().map_or(0, Bitmap::count);
+        out.push(Layer { view: Arc::clone(&parent), mask, masked, mask_count, visible: OnceLock::new() });
         // The existing tools look at one level only, and their children mean just that.
         if youngest.pin.is_none() {
             break;
