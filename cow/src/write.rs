@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rvf_format::journal::Journal;
@@ -30,6 +30,10 @@ const SEGMENT_BYTES: usize = 64 << 20;
 /// Rows are put together in pieces of about this size: they stay in the cache between being copied,
 /// hashed and written.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// A commit that waited long for others of this process still gets this long for the lock: they may have been busy, not
+/// locked out.
+const LAST_TRY: Duration = Duration::from_millis(200);
 
 /// Deltas after which the metadata are written in full again, as the existing tools do.
 const DELTAS_PER_SNAPSHOT: u32 = 32;
@@ -403,8 +407,9 @@ impl Store {
         if self.access() == Access::ReadOnly {
             return Err(Error::ReadOnly { path: self.path().to_path_buf() });
         }
+        let asked = Instant::now();
         let mut cache = self.commit.lock();
-        let (lock, storage) = self.acquire()?;
+        let (lock, storage) = self.acquire(asked)?;
         self.refresh()?;
         let view = self.view();
         // Another writer came between. Not every commit looks at the cache, but every one passes it on as current.
@@ -438,16 +443,18 @@ impl Store {
         }
     }
 
-    /// Takes the lock on the file that the path names now: a compaction may replace it meanwhile.
-    fn acquire(&self) -> Result<(WriteLock, FileStorage), Error> {
+    /// Takes the lock on the file that the path names now: a compaction may replace it meanwhile. Commits that queued up
+    /// behind one that waited for somebody else's lock have waited for it as well, since they `asked`.
+    fn acquire(&self, asked: Instant) -> Result<(WriteLock, FileStorage), Error> {
         const TRIES: usize = 16;
+        let longest = self.options().lock_wait;
+        let wait = longest.saturating_sub(asked.elapsed()).max(longest.min(LAST_TRY));
         for _ in 0..TRIES {
             let (file, meta) = open_regular(self.path(), true)?;
-            let lock =
-                WriteLock::acquire(self.path(), &file, self.options().lock_wait).map_err(|e| match e {
-                    LockError::Io { source, .. } => Error::io(self.path(), "lock", source),
-                    held => Error::Locked { path: self.path().to_path_buf(), holder: held.to_string() },
-                })?;
+            let lock = WriteLock::acquire(self.path(), &file, wait).map_err(|e| match e {
+                LockError::Io { source, .. } => Error::io(self.path(), "lock", source),
+                held => Error::Locked { path: self.path().to_path_buf(), holder: held.to_string() },
+            })?;
             let (_, now) = open_regular(self.path(), false)?;
             if crate::source::stamp(self.path(), &now)?.ino == crate::source::stamp(self.path(), &meta)?.ino {
                 return Ok((lock, FileStorage::new(file)));

@@ -158,12 +158,14 @@ impl Plan {
     /// Mounts, says `ready`, and serves until the mount ends.
     fn serve(self, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
         sys::block_ending_signals();
+        // Every store of a directory keeps its file open.
+        sys::raise_open_files();
         let tree = Tree::new(self.source()?, self.settings.clone());
         let mounted: Arc<OnceLock<OwnedFd>> = Arc::default();
         let ended = {
             let (tree, mounted, mountpoint) = (tree.clone(), mounted.clone(), self.mountpoint.clone());
             Box::new(move || {
-                finish(&tree.settings, &tree.pool);
+                finish(&tree.settings, &[&tree.commits, &tree.pool]);
                 // Somebody unmounted. Going on would end in fuser, which takes a cut-off connection for a mounted one
                 // (0.18) and unmounts the mountpoint once more, and with it whatever is mounted there by now.
                 if mounted.get().is_some_and(|connection| sys::is_cut_off(connection.as_fd())) {
@@ -180,12 +182,14 @@ impl Plan {
         };
         // Set once, and by nobody else.
         let _ = mounted.set(connection()?);
+        let _served = rvf_cow::serve(&self.mountpoint)
+            .inspect_err(|error| tracing::warn!(%error, "links into the mount itself cannot be told"));
         tree.connect(Box::new(Mounted { notifier: session.notifier(), connection: connection()? }));
         let _watch =
             watch::start(&tree).map_err(|error| Failure::new(format!("starting a thread: {error}")))?;
         let mut unmounter = session.unmount_callable();
         let mountpoint = self.mountpoint.clone();
-        let (settings, pool) = (tree.settings.clone(), tree.pool.clone());
+        let (settings, commits, pool) = (tree.settings.clone(), tree.commits.clone(), tree.pool.clone());
         std::thread::Builder::new()
             .name("rvf-signals".into())
             .spawn(move || {
@@ -195,7 +199,7 @@ impl Plan {
                     // Somebody has a file open in it. The mount goes away now; their descriptors fail from then on.
                     tracing::warn!(%error, "the mountpoint is busy; detaching it");
                     detach(&mountpoint);
-                    finish(&settings, &pool);
+                    finish(&settings, &[&commits, &pool]);
                     std::process::exit(0);
                 }
             })
@@ -203,7 +207,7 @@ impl Plan {
         tracing::info!(source = %self.source.display(), mountpoint = %self.mountpoint.display(), "mounted");
         ready()?;
         let result = session.run();
-        finish(&tree.settings, &tree.pool);
+        finish(&tree.settings, &[&tree.commits, &tree.pool]);
         tracing::info!(mountpoint = %self.mountpoint.display(), "unmounted");
         result.map_err(|error| Failure::new(format!("serving {}: {error}", self.mountpoint.display())))
     }
@@ -223,9 +227,11 @@ impl Plan {
 }
 
 /// Lets commits finish, and drops an index that is being built.
-fn finish(settings: &Settings, pool: &Pool) {
+fn finish(settings: &Settings, pools: &[&Pool]) {
     settings.indexer.end(LAST_WORK);
-    pool.drain(LAST_WORK);
+    for pool in pools {
+        pool.drain(LAST_WORK);
+    }
 }
 
 fn config(arguments: &Arguments, words: &Words, source: &Path) -> Config {

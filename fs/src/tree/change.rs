@@ -106,7 +106,7 @@ impl Tree {
                     return answer(Ok(()));
                 }
                 let name = name.to_owned();
-                self.pool.run(move || {
+                self.commits.run(move || {
                     let result = dir.store.delete(&[id]).map_err(Error::from).and_then(|report| {
                         // Somebody else was faster.
                         if report.deleted == 0 { Err(Error::NotFound) } else { Ok(()) }
@@ -122,7 +122,7 @@ impl Tree {
                     return answer(Ok(()));
                 }
                 let name = name.to_owned();
-                self.pool.run(move || {
+                self.commits.run(move || {
                     let result = dir.store.put_metadata(id, &Vec::new()).map(|_| ()).map_err(Error::from);
                     answer(result.inspect_err(|error| dir.refuse(Place::Metadata, &name, error)));
                 });
@@ -169,7 +169,7 @@ impl Tree {
             return answer(Ok(()));
         }
         let tree = self.clone();
-        self.pool.run(move || {
+        self.commits.run(move || {
             let result = dir.commit(&draft, Moment::Rename, Some(&new));
             match &result {
                 // Vectors and records are in the store now; the draft has done its work.

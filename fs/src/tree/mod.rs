@@ -70,8 +70,10 @@ pub struct Tree {
     pub source: Source,
     /// Open files.
     pub handles: Handles,
-    /// Where long work runs.
+    /// Where long work runs that only reads.
     pub pool: Pool,
+    /// Where commits and verbs run. They may all wait for a lock that another program keeps; nobody else waits with them.
+    pub commits: Pool,
     /// Where single queries run while others wait, so that a batch or a commit never holds them up.
     pub queries: Pool,
     /// What holds for the whole mount.
@@ -87,8 +89,10 @@ impl std::fmt::Debug for Tree {
 
 /// Threads for single queries: some more than processors, for a page of the file may have to come from the disk.
 const QUERIES_PER_PROCESSOR: usize = 8;
-/// Worker threads at most: commits wait for disks, not for processors.
+/// Worker threads at most: some wait for disks, not for processors.
 const WORKERS: usize = 64;
+/// Threads for commits: those of one store go one after another anyway.
+const COMMITTERS: usize = 16;
 /// Vectors whose attributes are invalidated one by one when a store changes; beyond that they expire by themselves.
 const MAX_INVALIDATED: usize = 1024;
 
@@ -105,6 +109,7 @@ impl Tree {
             source,
             handles: Handles::default(),
             pool: Pool::new(WORKERS),
+            commits: Pool::new(COMMITTERS),
             queries: Pool::new(QUERIES_PER_PROCESSOR * settings.threads),
             settings,
             kernel: OnceLock::new(),
