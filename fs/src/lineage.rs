@@ -1,7 +1,6 @@
 //! `lineage`: where a store descends from, root first.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rvf_format::{FileBytes, FileIdentity, checksum, recover};
@@ -81,6 +80,7 @@ fn find_parent(child: &Path, identity: &FileIdentity) -> Option<Ancestor> {
     let entries = std::fs::read_dir(dir).ok()?;
     let mut paths: Vec<PathBuf> = entries
         .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
         .map(|entry| entry.path())
         .filter(|path| path != child && crate::source::has_store_extension(path))
         .take(MAX_CANDIDATES)
@@ -94,11 +94,7 @@ fn find_parent(child: &Path, identity: &FileIdentity) -> Option<Ancestor> {
 }
 
 fn open(path: PathBuf) -> Option<Ancestor> {
-    let meta = std::fs::symlink_metadata(&path).ok()?;
-    if !meta.is_file() {
-        return None;
-    }
-    let file = File::open(&path).ok()?;
+    let (file, meta) = rvf_cow::open_file(&path).ok()?;
     let bytes = FileBytes::map(&file, meta.len()).ok()?;
     let identity = recover::open(&bytes).manifest?.manifest.identity?;
     Some(Ancestor { path, identity, bytes })

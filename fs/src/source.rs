@@ -1,15 +1,17 @@
 //! What is mounted: one store, or a directory of them.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileTypeExt;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
+use rvf_cow::{Error as StoreError, Family};
 
-use crate::errno::Error;
+use crate::errno::{Error, to_errno};
 use crate::node::StoreId;
 use crate::store_dir::{Settings, StoreDir};
 
@@ -87,13 +89,11 @@ impl Source {
     pub fn open_stores(&self) -> Vec<Arc<StoreDir>> {
         match self {
             Self::File(dir) => vec![dir.clone()],
-            Self::Directory(directory) => directory
-                .slots
-                .read()
-                .by_name
-                .values()
-                .filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned())
-                .collect(),
+            Self::Directory(directory) => {
+                // Not while the table is locked: a store may be in the middle of being opened.
+                let slots: Vec<_> = directory.slots.read().by_name.values().cloned().collect();
+                slots.iter().filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned()).collect()
+            }
         }
     }
 }
@@ -132,14 +132,83 @@ struct Slot {
     state: Mutex<Option<Result<Arc<StoreDir>, Failure>>>,
 }
 
+/// Why a store cannot be opened.
 #[derive(Debug, Clone)]
 struct Failure {
-    what: String,
-    stamp: (u64, Option<SystemTime>),
+    reason: Reason,
+    /// The file that is to blame, so that it is not read again before it has changed. `None` where the file is not: what
+    /// the system or a permission refuses now it may allow in a moment, and the file would look the same.
+    blamed: Option<Stamp>,
 }
 
-fn stamp(path: &Path) -> (u64, Option<SystemTime>) {
-    std::fs::metadata(path).map_or((0, None), |meta| (meta.len(), meta.modified().ok()))
+#[derive(Debug, Clone)]
+enum Reason {
+    /// The file makes no sense.
+    Damaged(String),
+    /// It may not be opened, whatever is in it.
+    Denied(String),
+    /// The system's number.
+    System(String, i32),
+}
+
+impl Failure {
+    fn new(path: &Path, error: &Error, stamp: Option<Stamp>) -> Self {
+        let family = match error {
+            Error::Store(error) => error.family(),
+            _ => Family::Environment,
+        };
+        match family {
+            Family::Corruption => Self { reason: Reason::Damaged(error.to_string()), blamed: stamp },
+            Family::Policy => Self { reason: Reason::Denied(error.to_string()), blamed: None },
+            _ => Self { reason: Reason::System(path.display().to_string(), to_errno(error)), blamed: None },
+        }
+    }
+
+    fn error(&self) -> Error {
+        match &self.reason {
+            Reason::Damaged(what) => Error::Damaged { what: what.clone() },
+            Reason::Denied(what) => Error::denied(what.as_str()),
+            Reason::System(what, errno) => Error::io(what.as_str(), io::Error::from_raw_os_error(*errno)),
+        }
+    }
+}
+
+/// What changes when somebody writes to a file, replaces it, or changes who may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = rvf_cow::reach(path).ok()?.meta;
+    Some(Stamp {
+        file: (meta.dev(), meta.ino()),
+        len: meta.len(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        changed: (meta.ctime(), meta.ctime_nsec()),
+    })
+}
+
+/// The file behind an entry of a directory, if it may be a store: the path that a compaction may replace and that a
+/// lock file lies beside is the file's own, not that of a symlink to it. A link that cannot be followed is shown with
+/// its reason; one that leads nowhere is not.
+fn file_of(entry: &std::fs::DirEntry) -> Option<PathBuf> {
+    let path = entry.path();
+    let kind = entry.file_type().ok()?;
+    if !kind.is_symlink() {
+        return kind.is_file().then_some(path);
+    }
+    match rvf_cow::reach(&path) {
+        Ok(reached) if !reached.meta.is_file() => None,
+        // As it was given while nothing is served yet.
+        Ok(reached) if reached.path == path => path.canonicalize().ok(),
+        Ok(reached) => Some(reached.path),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(_) => Some(path),
+    }
 }
 
 impl Directory {
@@ -171,15 +240,13 @@ impl Directory {
     /// When it cannot be read; what is known stays then.
     pub fn rescan(&self) -> std::io::Result<Vec<String>> {
         let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.path)?
+        let mut entries: Vec<(PathBuf, PathBuf)> = std::fs::read_dir(&self.path)?
             .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                has_store_extension(path) && std::fs::metadata(path).is_ok_and(|meta| meta.is_file())
-            })
+            .filter(|entry| has_store_extension(&entry.path()))
+            .filter_map(|entry| Some((entry.path(), file_of(&entry)?)))
             .collect();
-        paths.sort();
-        for path in paths {
+        entries.sort();
+        for (path, file) in entries {
             let (Some(stem), Some(full)) =
                 (path.file_stem().and_then(|s| s.to_str()), path.file_name().and_then(|s| s.to_str()))
             else {
@@ -187,7 +254,7 @@ impl Directory {
                 continue;
             };
             let name = if found.contains_key(stem) { full } else { stem };
-            found.insert(name.to_owned(), path);
+            found.insert(name.to_owned(), file);
         }
         let mut slots = self.slots.write();
         let mut changed: Vec<String> = Vec::new();
@@ -233,14 +300,6 @@ impl Directory {
         self.slots.read().by_name.get(name).map(|slot| slot.id)
     }
 
-    /// The store behind a file of the directory, if it is open.
-    #[must_use]
-    pub fn open_at(&self, path: &Path) -> Option<Arc<StoreDir>> {
-        let slots = self.slots.read();
-        let slot = slots.by_name.values().find(|slot| slot.path == path)?;
-        slot.state.lock().as_ref()?.as_ref().ok().cloned()
-    }
-
     fn slot(&self, id: StoreId) -> Option<Arc<Slot>> {
         self.slots.read().by_id.get(&id).cloned()
     }
@@ -251,33 +310,25 @@ impl Directory {
         self.slot(id).is_some()
     }
 
-    /// Why a store cannot be opened, if it cannot.
-    #[must_use]
-    pub fn failure(&self, id: StoreId) -> Option<String> {
-        let slot = self.slot(id)?;
-        match self.try_open(&slot) {
-            Ok(_) => None,
-            Err(failure) => Some(failure.what),
-        }
-    }
-
     fn store(&self, id: StoreId) -> Result<Arc<StoreDir>, Error> {
         let slot = self.slot(id).ok_or(Error::NotFound)?;
-        self.try_open(&slot).map_err(|failure| Error::Damaged { what: failure.what })
+        self.try_open(&slot).map_err(|failure| failure.error())
     }
 
     fn try_open(&self, slot: &Slot) -> Result<Arc<StoreDir>, Failure> {
         let mut state = slot.state.lock();
         match &*state {
             Some(Ok(dir)) => return Ok(dir.clone()),
-            // A file that could not be opened is tried again once it has changed.
-            Some(Err(failure)) if failure.stamp == stamp(&slot.path) => return Err(failure.clone()),
+            // A file that makes no sense is read again once it has changed.
+            Some(Err(failure)) if failure.blamed.is_some() && failure.blamed == stamp(&slot.path) => {
+                return Err(failure.clone());
+            }
             Some(Err(_)) | None => {}
         }
         let stamp = stamp(&slot.path);
         let shown_as = self.settings.mountpoint.join(&slot.name);
         let result = StoreDir::open(slot.id, &slot.path, shown_as, self.settings.clone())
-            .map_err(|error| Failure { what: error.to_string(), stamp });
+            .map_err(|error| Failure::new(&slot.path, &error, stamp));
         if let (Ok(dir), Some(opened)) = (&result, &*self.opened.read()) {
             opened(dir);
         }

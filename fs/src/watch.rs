@@ -3,14 +3,17 @@
 //! The kernel's file notifications tell at once; a look at the files every few seconds catches what they miss (network
 //! filesystems, a full queue). Both only lead to a look, so a wrong or late notification does no harm.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use notify::{RecursiveMode, Watcher as _};
 
 use crate::source::Source;
+use crate::store_dir::StoreDir;
 use crate::tree::Tree;
 
 /// How often files are looked at without a notification.
@@ -18,10 +21,12 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// A writer that appends in small pieces is let finish, but not for longer than this.
 const SETTLE: Duration = Duration::from_millis(30);
 const SETTLE_LIMIT: Duration = Duration::from_millis(300);
-/// Large files are verified in the background this long after mounting, when first answers have been given.
+/// Large files are verified in the background this long after they were opened at the earliest, when first answers
+/// have been given.
 const VERIFY_AFTER: Duration = Duration::from_secs(3);
 
 enum Message {
+    /// These; nobody knows which when there are none.
     Changed(Vec<PathBuf>),
     End,
 }
@@ -29,6 +34,8 @@ enum Message {
 /// Watches until it is dropped.
 pub struct Watch {
     sender: Sender<Message>,
+    /// Ends the thread that verifies when it is dropped.
+    _verifying: Sender<()>,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -57,19 +64,25 @@ pub fn start(tree: &Arc<Tree>) -> std::io::Result<Watch> {
     };
     let told = sender.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if let Ok(event) = event
-            && !event.kind.is_access()
-        {
-            // Fails only when the watching thread has ended.
-            let _ = told.send(Message::Changed(event.paths));
-        }
+        let paths = match event {
+            Ok(event) if event.kind.is_access() => return,
+            Ok(event) => event.paths,
+            // Something was lost; so it was when the queue overflowed, which is told as an event without paths.
+            Err(_) => Vec::new(),
+        };
+        // Fails only when the watching thread has ended.
+        let _ = told.send(Message::Changed(paths));
     })
     .and_then(|mut watcher| watcher.watch(&place, RecursiveMode::NonRecursive).map(|()| watcher))
     .inspect_err(|error| tracing::warn!(path = %place.display(), %error, "no file notifications; looking every {PERIOD:?} instead"))
     .ok();
     let weak = Arc::downgrade(tree);
     std::thread::Builder::new().name("rvf-watch".into()).spawn(move || watch(&weak, &receiver))?;
-    Ok(Watch { sender, _watcher: watcher })
+    let (verifying, end) = mpsc::channel();
+    let weak = Arc::downgrade(tree);
+    // Not on the thread above, which would see nothing for as long as a large store takes.
+    std::thread::Builder::new().name("rvf-verify".into()).spawn(move || verify(&weak, &end))?;
+    Ok(Watch { sender, _verifying: verifying, _watcher: watcher })
 }
 
 fn parent_of(path: &Path) -> PathBuf {
@@ -77,41 +90,53 @@ fn parent_of(path: &Path) -> PathBuf {
 }
 
 fn watch(tree: &Weak<Tree>, receiver: &Receiver<Message>) {
-    let started = Instant::now();
-    let mut verified = false;
+    let mut looked = Instant::now();
     loop {
-        match receiver.recv_timeout(PERIOD) {
-            Ok(Message::Changed(mut paths)) => {
+        let mut changed = Changed::default();
+        match receiver.recv_timeout(PERIOD.saturating_sub(looked.elapsed())) {
+            Ok(Message::Changed(paths)) => {
+                changed.add(paths);
                 let limit = Instant::now() + SETTLE_LIMIT;
                 while Instant::now() < limit {
                     match receiver.recv_timeout(SETTLE) {
-                        Ok(Message::Changed(more)) => paths.extend(more),
+                        Ok(Message::Changed(paths)) => changed.add(paths),
                         Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
                         Err(RecvTimeoutError::Timeout) => break,
                     }
                 }
-                let Some(tree) = tree.upgrade() else { return };
-                look(&tree, Some(&paths));
             }
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                let Some(tree) = tree.upgrade() else { return };
-                look(&tree, None);
-                for dir in tree.source.open_stores() {
-                    dir.settings.indexer.tick(&dir);
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => changed.all = true,
         }
-        if !verified && started.elapsed() > VERIFY_AFTER {
-            verified = true;
-            let Some(tree) = tree.upgrade() else { return };
-            verify(&tree);
+        // Also when notifications keep coming: they need not be about what they missed.
+        changed.all |= looked.elapsed() >= PERIOD;
+        let Some(tree) = tree.upgrade() else { return };
+        look(&tree, (!changed.all).then_some(&changed.names));
+        if changed.all {
+            for dir in tree.source.open_stores() {
+                dir.settings.indexer.tick(&dir);
+            }
+            looked = Instant::now();
         }
     }
 }
 
+/// What to look at.
+#[derive(Debug, Default)]
+struct Changed {
+    all: bool,
+    names: BTreeSet<OsString>,
+}
+
+impl Changed {
+    fn add(&mut self, paths: Vec<PathBuf>) {
+        self.all |= paths.is_empty();
+        self.names.extend(paths.iter().filter_map(|path| path.file_name()).map(OsStr::to_owned));
+    }
+}
+
 /// Looks at the files that changed, or at all.
-fn look(tree: &Tree, paths: Option<&[PathBuf]>) {
+fn look(tree: &Tree, names: Option<&BTreeSet<OsString>>) {
     if let Source::Directory(directory) = &tree.source {
         match directory.rescan() {
             Ok(changed) if !changed.is_empty() => tree.directory_changed(&changed),
@@ -123,7 +148,7 @@ fn look(tree: &Tree, paths: Option<&[PathBuf]>) {
     }
     for dir in tree.source.open_stores() {
         let path = dir.store.path();
-        if paths.is_some_and(|paths| !paths.iter().any(|changed| changed.file_name() == path.file_name())) {
+        if names.is_some_and(|names| !path.file_name().is_some_and(|name| names.contains(name))) {
             continue;
         }
         if let Err(error) = dir.store.refresh() {
@@ -132,18 +157,44 @@ fn look(tree: &Tree, paths: Option<&[PathBuf]>) {
     }
 }
 
-fn verify(tree: &Tree) {
-    for dir in tree.source.open_stores() {
-        if dir.snap().view.status().verified {
-            continue;
-        }
-        match dir.store.verify_vectors() {
-            Ok(true) => tracing::info!(path = %dir.store.path().display(), "all vectors verified"),
-            Ok(false) => {
-                tracing::warn!(path = %dir.store.path().display(), "damaged vectors are left out; see status")
+/// Verifies every store once, some time after it was opened.
+fn verify(tree: &Weak<Tree>, end: &Receiver<()>) {
+    crate::sys::yield_to_others();
+    let mut done = BTreeSet::new();
+    while end.recv_timeout(VERIFY_AFTER) == Err(RecvTimeoutError::Timeout) {
+        let Some(stores) = tree.upgrade().map(|tree| tree.source.open_stores()) else { return };
+        for dir in stores {
+            if end.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
             }
-            Err(error) => tracing::warn!(path = %dir.store.path().display(), %error, "cannot verify"),
+            if done.insert(dir.id) && !dir.snap().view.status().verified {
+                verify_store(&dir);
+            }
         }
-        dir.look_again();
+    }
+}
+
+fn verify_store(dir: &Arc<StoreDir>) {
+    let path = dir.store.path().display();
+    match dir.store.verify_vectors() {
+        Ok(true) => tracing::info!(%path, "all vectors verified"),
+        Ok(false) => tracing::warn!(%path, "damaged vectors are left out; see status"),
+        Err(error) => tracing::warn!(%path, %error, "cannot verify"),
+    }
+    dir.look_again();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notification_without_paths_is_about_everything() {
+        let mut changed = Changed::default();
+        changed.add(vec!["/a/x.rvf".into(), "/a/x.rvf".into(), "/a/y".into()]);
+        assert!(!changed.all);
+        assert_eq!(changed.names.len(), 2);
+        changed.add(Vec::new());
+        assert!(changed.all);
     }
 }
