@@ -457,3 +457,24 @@ fn hostile_chains_end() {
         open(child.path()).view().search(&request(&noise(1, DIM), 1, true)).expect_err("refused").to_string();
     assert!(error.contains("its own ancestor"), "{error}");
 }
+
+#[test]
+fn a_branch_passes_the_full_check() {
+    let dir = tempfile::tempdir().expect("dir");
+    let parent = create(&dir.path().join("p.rvf"), 0..30);
+    let child = branch(&parent, &dir.path().join("c.rvf"));
+    let nested = branch(&child, &dir.path().join("n.rvf"));
+    for store in [&child, &nested] {
+        put(store, &[1, 40], 2);
+        store.delete(&[1, 2]).expect("delete");
+        store.put_metadata(3, &field("a", "b")).expect("put");
+        store.freeze().expect("freeze");
+        let bytes = std::fs::read(store.path()).expect("read");
+        let report = rvf_format::check::check(&bytes);
+        let worst: Vec<_> =
+            report.findings.iter().filter(|f| f.severity != rvf_format::Severity::Note).collect();
+        assert!(worst.is_empty(), "{worst:?}");
+        let chain = rvf_format::witness::verify(&bytes, &store.view().opened().layout);
+        assert_eq!(chain.status.word(), "valid", "{chain:?}");
+    }
+}
