@@ -90,7 +90,15 @@ impl Membership {
         if set != members {
             return r.fail(format!("{set} bits set, {members} declared"));
         }
-        Ok(Self { filter_type, mode, capacity, members, generation, bitmap: bitmap.to_vec(), list: Vec::new() })
+        Ok(Self {
+            filter_type,
+            mode,
+            capacity,
+            members,
+            generation,
+            bitmap: bitmap.to_vec(),
+            list: Vec::new(),
+        })
     }
 
     /// An include bitmap of `ids`; the capacity is the highest + 1.
@@ -291,7 +299,11 @@ mod tests {
         assert_eq!(decode_list(&[1], u64::MAX), None, "more ids than bytes");
         assert_eq!(decode_list(&[1, 2, 3], 2), None, "bytes left");
         assert_eq!(decode_list(&[0x80; 11], 1), None, "no end");
-        assert_eq!(decode_list(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F], 1), None, "66 bits");
+        assert_eq!(
+            decode_list(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F], 1),
+            None,
+            "66 bits"
+        );
         let all = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
         assert_eq!(decode_list(&all, 1), Some(vec![u64::MAX]));
         let more: Vec<u8> = all.iter().copied().chain([1]).collect();
