@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rvf_cow::{
-    Access, BadRow, Batch, CreateOptions, Error, Metric, NoProgress, OpenOptions, Progress, ReindexOptions,
-    SearchRequest, Store,
+    Access, BadRow, Batch, BranchOptions, CreateOptions, Error, Metric, NoProgress, OpenOptions, Progress,
+    ReindexOptions, SearchRequest, Store,
 };
 use rvf_format::lock::WriteLock;
 
@@ -169,6 +169,39 @@ fn an_overwritten_id_is_kept_from_the_existing_tools_graph() {
     store.store_index(&built).expect("stored");
     assert_eq!(stored_indexes(&path), 1, "only ours, which knows that row 7 died");
     finds_all(&store, 0..1500);
+}
+
+#[test]
+fn a_branch_indexes_its_own_rows_and_answers_with_its_parents() {
+    let (dir, _path, parent) = store(1500);
+    parent.reindex(&options(), &NoProgress).expect("reindex");
+    let path = dir.path().join("a.exp.rvf");
+    parent.branch(&path, &BranchOptions::default()).expect("a branch");
+    let child = Store::open(&path, &OpenOptions::default()).expect("opens");
+    assert!(!child.view().wants_index(), "it has no rows of its own");
+    finds_all(&child, 0..1500);
+    add(&child, 1500..3000);
+    child.delete(&[3]).expect("an inherited row");
+    add(&child, 7..8);
+    assert!(child.view().wants_index());
+    assert!(child.ensure_index(&NoProgress).expect("indexed").is_some());
+    assert_eq!(place(&child), (1501, 1501, "file"));
+    assert_eq!(stored_indexes(&path), 1, "ours only");
+    for child in [child, Store::open(&path, &OpenOptions::default()).expect("opens again")] {
+        finds_all(&child, 4..3000);
+        assert_eq!(child.view().index_state().place, "file");
+        let gone = row(3);
+        let request = SearchRequest {
+            queries: &gone,
+            k: 1,
+            ef: None,
+            filter: None,
+            exact: false,
+            deadline: None,
+            threads: 1,
+        };
+        assert_ne!(child.view().search(&request).expect("search")[0].hits[0].id, 3);
+    }
 }
 
 /// Cancels at the given step.
