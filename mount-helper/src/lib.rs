@@ -24,10 +24,30 @@ pub struct Request {
     pub fake: bool,
     /// `-v`: say what is done.
     pub verbose: bool,
+    /// `-h` or `--help`: only say how it is used; the rest is empty.
+    pub help: bool,
 }
 
 /// How the helper is used.
 pub const USAGE: &str = "usage: mount.rvf SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS] [-t TYPE]";
+
+/// What `--help` says.
+pub const HELP: &str = "\
+usage: mount.rvf SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS] [-t TYPE]
+
+Shows an .rvf file, or a directory of them, as files. mount(8) runs it for `mount -t rvf SOURCE MOUNTPOINT`
+and for fstab lines of type rvf; it hands everything to rvf-mount.
+
+  -o OPTIONS  separated by commas: ro, rw, allow_other, uid=, gid=, ... (rvf-mount --help)
+  -r, -w      the same as -o ro, -o rw
+  -s          leave out options that are not known instead of refusing them
+  -f          only look whether rvf-mount is there; mount nothing
+  -n          taken, means nothing any more
+  -v          say what is run
+  -h, --help  this text
+
+Exit status: 0 mounted, 1 wrong usage or failure, 32 rvf-mount could not be run.
+";
 
 /// Reads the arguments that mount(8) gives: source, mountpoint, and flags in any order.
 ///
@@ -39,6 +59,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, S
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let text = argument.to_string_lossy();
+        if matches!(&*text, "-h" | "--help") {
+            return Ok(Request { help: true, ..Request::default() });
+        }
+        if matches!(&*text, "--") {
+            places.extend(arguments);
+            break;
+        }
         let Some(flags) = text.strip_prefix('-').filter(|flags| !flags.is_empty()) else {
             places.push(argument);
             continue;
@@ -180,9 +207,18 @@ mod tests {
     #[test]
     fn mistakes_are_told() {
         assert_eq!(request(&["/a"]), Err(USAGE.to_owned()));
+        assert_eq!(request(&["--", "-a", "/b"]).expect("good").source, "-a");
         assert_eq!(request(&["/a", "/b", "/c"]), Err(USAGE.to_owned()));
         assert!(request(&["/a", "/b", "-z"]).expect_err("unknown").starts_with("unknown flag -z"));
         assert!(request(&["/a", "/b", "-o"]).expect_err("no value").starts_with("-o needs a value"));
+    }
+
+    #[test]
+    fn help_is_given_wherever_it_is_asked_for() {
+        for words in [&["--help"][..], &["-h"], &["/a", "/b", "-h"], &["-v", "--help", "-z"]] {
+            assert!(request(words).expect("help").help, "{words:?}");
+        }
+        assert!(HELP.starts_with(USAGE));
     }
 
     #[test]

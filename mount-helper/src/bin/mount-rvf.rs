@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use rvf_mount_helper::{arguments, candidates, parse};
+use rvf_mount_helper::{HELP, arguments, candidates, parse};
 
 /// What mount(8) understands as wrong usage.
 const USAGE: u8 = 1;
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
         Ok(request) => request,
         Err(text) => return fail(USAGE, &text),
     };
+    if request.help {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let own = std::env::current_exe().ok();
     let path = std::env::var_os("PATH");
     let places = candidates(own.as_deref(), path.as_deref());
