@@ -128,6 +128,22 @@ fn a_removed_file_lives_until_it_is_closed() {
     assert_eq!(m.list("ingest"), [".a", "error"]);
 }
 
+/// A vector's file has the id for its inode, so its attributes must not be looked for under a name that is gone.
+#[test]
+fn a_removed_vector_can_still_be_cut_by_who_writes_it() {
+    need_fuse!();
+    let m = Mounted::new(1);
+    for name in ["vectors/7", "metadata/0.json"] {
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(m.path(name)).expect("open");
+        file.write_all_at(b"1", 0).expect("written");
+        fs::remove_file(m.path(name)).expect("removed");
+        file.set_len(40).unwrap_or_else(|error| panic!("{name}: {error}"));
+        file.set_len(0).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    assert_eq!(m.status("vectors"), "1");
+}
+
 #[test]
 fn a_rename_replaces_and_keeps_what_is_open() {
     need_fuse!();

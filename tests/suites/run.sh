@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seed=${1:-1}
 command -v target/suites/bin/fsx >/dev/null || cargo install -q fsx --version 0.3.2 --locked --root target/suites
-cargo build -q -p rvf-fs --bins
+# With the tests, so that nothing is built twice.
+cargo test -q -p rvf-fs --test mount_model --test mount_stress --no-run
 at=$(mktemp -d)
 trap 'umount -l "$at/mnt" 2>/dev/null || true; rm -rf "$at"' EXIT
 mkdir "$at/mnt"
