@@ -195,13 +195,34 @@ fn a_writer_may_start_programs_in_between() {
     assert_eq!(m.status("vectors"), "2");
 }
 
+#[test]
+fn stream_editors_edit_in_place() {
+    need_fuse!();
+    let m = Mounted::new(3);
+    for sed in ["sed", "busybox sed"] {
+        if sed != "sed" && !has("busybox") {
+            continue;
+        }
+        let output =
+            m.sh(&format!("{sed} -i s/n2/changed/ metadata/20.json && {sed} -i s/+2/+7/ vectors/20"));
+        assert!(output.status.success(), "{sed}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(m.read("metadata/20.json").contains("changed"), "{sed}");
+        assert!(m.read("vectors/20").starts_with("+7"), "{sed}");
+        assert_eq!(m.list("vectors").len(), 3, "nothing is left");
+        m.sh("echo 2,1,0,0 > vectors/20; echo '{\"name\": \"n2\"}' > metadata/20.json");
+    }
+}
+
 /// What a failed write left is not what its writer meant, even where it parses.
 #[test]
 fn a_write_that_failed_is_not_taken_at_close() {
     need_fuse!();
     let m = Mounted::new(2);
-    for (name, text) in [("ingest/a.csv", "id,v0,v1,v2,v3\n1,1,2,3,4\n2,1,2,3,4\n"), ("vectors/10", "5,5,5,5\n")] {
-        let file = fs::File::options().write(true).create(true).truncate(true).open(m.path(name)).expect("opens");
+    for (name, text) in
+        [("ingest/a.csv", "id,v0,v1,v2,v3\n1,1,2,3,4\n2,1,2,3,4\n"), ("vectors/10", "5,5,5,5\n")]
+    {
+        let file =
+            fs::File::options().write(true).create(true).truncate(true).open(m.path(name)).expect("opens");
         file.write_all_at(&text.as_bytes()[..text.len() - 1], 0).expect("the beginning");
         assert_eq!(errno(file.write_all_at(b"x", 1 << 40)), libc::EFBIG, "{name}");
         assert_eq!(errno(mounted::close(file)), libc::EINVAL, "{name}");

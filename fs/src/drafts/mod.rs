@@ -60,20 +60,30 @@ pub fn name_kind(place: Place, name: &str) -> Result<NameKind, Error> {
         }),
         Place::Vectors => match parse_id(name) {
             Some(id) => Ok(NameKind::Vector(id)),
-            None if temporary => Ok(NameKind::Temporary),
+            None if temporary || is_stream_editors(name, "") => Ok(NameKind::Temporary),
             None => Err(Error::invalid(format!(
                 "{name}: a name in vectors/ is a vector id, a whole number from 0 to {} without leading zeros", u64::MAX
             ))),
         },
         Place::Metadata => match name.strip_suffix(".json").and_then(parse_id) {
             Some(id) => Ok(NameKind::Record(id)),
-            None if temporary => Ok(NameKind::Temporary),
+            None if temporary || is_stream_editors(name, ".json") => Ok(NameKind::Temporary),
             None => Err(Error::invalid(format!("{name}: a name in metadata/ is ID.json, such as 7.json"))),
         },
         Place::Top => Err(Error::denied(format!(
             "{name}: nothing can be created here; drop data into ingest/, or write vectors/ID and metadata/ID.json"
         ))),
     }
+}
+
+/// The names under which `sed -i` writes what it renames then: `sedXXXXXX`, and busybox's `NAMEXXXXXX`.
+fn is_stream_editors(name: &str, extension: &str) -> bool {
+    let Some((stem, random)) = name.len().checked_sub(6).and_then(|at| name.split_at_checked(at)) else {
+        return false;
+    };
+    random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && random.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && (stem == "sed" || stem.strip_suffix(extension).is_some_and(|id| parse_id(id).is_some()))
 }
 
 /// The id that a name is, in the one form that is accepted.
@@ -251,6 +261,11 @@ mod tests {
             (Place::Vectors, "007", None),
             (Place::Vectors, "-1", None),
             (Place::Vectors, ".7.swp", Some(NameKind::Temporary)),
+            (Place::Vectors, "sedAb12xY", Some(NameKind::Temporary)),
+            (Place::Vectors, "7Ab12xY", Some(NameKind::Temporary)),
+            (Place::Vectors, "seventy", None),
+            (Place::Metadata, "7.jsonAb12xY", Some(NameKind::Temporary)),
+            (Place::Metadata, "7.jsonAb12x", None),
             (Place::Metadata, "7.json", Some(NameKind::Record(7))),
             (Place::Metadata, "7", None),
             (Place::Metadata, "7.json~", Some(NameKind::Temporary)),
