@@ -216,11 +216,22 @@ impl Item {
     }
 }
 
+/// The files of a mounted directory itself. They are found by name and not listed, so that a listing is the stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Beside {
+    /// `README`.
+    Readme,
+    /// `error`.
+    Error,
+}
+
 /// Anything that has an inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Node {
     /// The directory of stores, when a directory is mounted.
     Root,
+    /// A file in it.
+    Beside(Beside),
     /// A part of one store.
     In(StoreId, Item),
 }
@@ -231,6 +242,7 @@ impl Node {
     pub fn is_dir(self) -> bool {
         match self {
             Self::Root => true,
+            Self::Beside(_) => false,
             Self::In(_, item) => item.is_dir(),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::store_dir::StoreDir;
+use crate::source::Directory;
+use crate::store_dir::{Settings, StoreDir};
 
 /// The text, with this store's dimension and place. Every indented line is a command that works in a shell.
 #[must_use]
@@ -62,6 +63,37 @@ pub fn text(dir: &StoreDir) -> String {
     }
     out.push_str(
         "\nfile.rvf is the whole store; vectors.npy, ids.npy and metadata.jsonl are its contents in file order.\n",
+    );
+    out
+}
+
+/// `README` of a mounted directory of stores.
+#[must_use]
+pub fn of_directory(directory: &Directory, settings: &Settings) -> String {
+    let stores = directory.list();
+    let mut out = format!(
+        "Every directory here is one vector store (.rvf file) of {path}\n\
+         seen as files, named like its file. Files that come, go or change there show up by themselves.\n\
+         \n\
+         Look around\n\
+         \x20   cd {at}\n\
+         \x20   ls                     # the stores: {count} now\n",
+        path = directory.path.display(),
+        at = quoted(&settings.mountpoint.display().to_string()),
+        count = stores.len(),
+    );
+    if let Some((name, _)) = stores.first() {
+        let name = quoted(name);
+        let _ = write!(
+            out,
+            "\x20   cat {name}/README      # how to use a store, with examples\n\
+             \x20   cat {name}/status      # what it is, how many vectors, how healthy\n"
+        );
+    }
+    out.push_str(
+        "\nNothing can be made or copied in beside the stores: a new store is an .rvf file in the directory that is\n\
+         mounted (rvf create, cp). A store that cannot be opened holds only the file error, which says why. What was\n\
+         refused here last is in the file error here. It and this README are found by name and not listed.\n",
     );
     out
 }

@@ -215,3 +215,30 @@ fn commits_that_wait_for_the_same_lock_give_up_together() {
     drop(lock);
     m.write("vectors/9001", "1,2,3,4\n").expect("free again");
 }
+
+#[test]
+fn a_mounted_directory_says_what_it_refuses() {
+    need_fuse!();
+    let m = mounted_directory(|_| {});
+    assert_eq!(m.list(""), ["a"], "a listing is the stores");
+    assert_eq!(m.read("error"), "");
+    assert_eq!(errno(write_file(&m.path("b.rvf"), b"x")), libc::EPERM);
+    assert!(
+        m.read("error")
+            .starts_with("b.rvf: this is a directory of stores; a store is created with rvf create")
+    );
+    assert_eq!(errno(fs::create_dir(m.path("b"))), libc::EPERM);
+    assert!(m.read("error").starts_with("b: this is a directory of stores"), "{}", m.read("error"));
+    assert_eq!(m.sh_ok("wc -c < error").trim(), m.bytes("error").len().to_string());
+    let readme = m.read("README");
+    assert!(readme.contains("cat a/status") && readme.lines().count() < 25, "{readme}");
+    for line in readme.lines().filter_map(|line| line.strip_prefix("    ")) {
+        m.sh_ok(line);
+    }
+    assert_eq!(errno(write_file(&m.path("README"), b"x")), libc::EPERM);
+    assert_eq!(errno(fs::remove_file(m.path("README"))), libc::EPERM);
+    assert_eq!(errno(fs::create_dir(m.path("README"))), libc::EEXIST);
+    // A store of that name comes first.
+    drop(make_store(&m.source.join("error.rvf"), 1));
+    wait_until("the store is noticed", || m.path("error/status").exists());
+}

@@ -45,6 +45,10 @@ impl Tree {
                 Source::Directory(directory) => Facts(0, directory.changed(), 0o555, LONG, SHORT, TEXT_BLOCK),
                 Source::File(_) => return Err(Error::Stale),
             },
+            Node::Beside(file) => {
+                let (text, time) = self.beside(file)?;
+                Facts(text.len() as u64, time, 0o444, SHORT, NONE, TEXT_BLOCK)
+            }
             Node::In(id, item) => match self.store(id) {
                 Ok(dir) => self.facts(&dir, item, cheap)?,
                 Err(error) => self.broken_facts(id, item, &error)?,

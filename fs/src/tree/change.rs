@@ -1,11 +1,11 @@
 //! Changing names and attributes.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::open::place_of;
+use super::open::{IN_ROOT, place_of};
 use super::{Attr, Tree};
-use crate::drafts::{Draft, DraftAttr, Moment, NameKind, name_kind};
+use crate::drafts::{Draft, Moment, NameKind, name_kind};
 use crate::errno::Error;
 use crate::handle::Body;
 use crate::node::{Item, Node, Place, QueryFile, SessionId};
@@ -34,7 +34,10 @@ impl Tree {
             return Err(Error::NameTooLong);
         }
         let Node::In(id, item) = self.node(parent)? else {
-            return Err(Error::denied("directories cannot be made here"));
+            if self.settings.read_only {
+                return Err(Error::ReadOnly);
+            }
+            return Err(self.refuse(name, Error::denied(IN_ROOT)));
         };
         let dir = self.store(id)?;
         if item != Item::Query(SessionId(0)) {
@@ -63,6 +66,7 @@ impl Tree {
             node if !node.is_dir() => Err(Error::NotDirectory),
             _ if self.settings.read_only => Err(Error::ReadOnly),
             Node::Root => Err(Error::denied("the top directory stays")),
+            Node::Beside(_) => Err(Error::NotDirectory),
             Node::In(id, _) => {
                 let error = Error::denied(format!("{name}: this directory is part of every store and stays"));
                 if let Ok(dir) = self.store(id) {
@@ -144,6 +148,7 @@ impl Tree {
         let node = self.child(self.node(parent)?, name)?;
         match node {
             Node::Root => Err(Error::IsDirectory),
+            Node::Beside(_) => Err(Error::denied("this file is part of every mounted directory and stays")),
             Node::In(id, _) => Ok((self.store(id)?, node)),
         }
     }
@@ -257,7 +262,6 @@ impl Tree {
             (_, Item::MetadataJson(id)) => dir.drafts.named(Place::Metadata, &format!("{id}.json")),
             _ => None,
         };
-        let open = draft.clone().filter(|_| handle.is_some());
         match (draft, item) {
             (Some(draft), _) => {
                 self.writable(&dir, draft.place, &draft.name())?;
@@ -299,22 +303,6 @@ impl Tree {
                 return Err(error);
             }
         }
-        match (self.attr(node, ino, false), open) {
-            // Its name is gone, by a removal or a refusal; whoever has it open still has a file.
-            (Err(Error::Stale), Some(draft)) => {
-                let DraftAttr { len, time, mode } = draft.attr();
-                Ok(Attr {
-                    ino,
-                    size: len,
-                    mtime: time,
-                    is_dir: false,
-                    perm: mode,
-                    name_ttl: Duration::ZERO,
-                    attr_ttl: Duration::ZERO,
-                    block_size: 4096,
-                })
-            }
-            (result, _) => result,
-        }
+        self.attr(node, ino, false)
     }
 }

@@ -6,7 +6,7 @@ use super::{Attr, Tree};
 use crate::drafts::parse_id;
 use crate::errno::Error;
 use crate::handle::{Body, Listing};
-use crate::node::{Item, Node, Place, ProgramKind, QueryFile, SegmentFile, SessionId, StoreId};
+use crate::node::{Beside, Item, Node, Place, ProgramKind, QueryFile, SegmentFile, SessionId, StoreId};
 use crate::programs;
 use crate::snapshot::Snap;
 use crate::source::Source;
@@ -111,8 +111,14 @@ impl Tree {
         let (id, item) = match parent {
             Node::Root => {
                 let Source::Directory(directory) = &self.source else { return Err(Error::NotFound) };
-                return directory.named(name).map(|id| Node::In(id, Item::Top)).ok_or(Error::NotFound);
+                return match (directory.named(name), name) {
+                    (Some(id), _) => Ok(Node::In(id, Item::Top)),
+                    (None, "README") => Ok(Node::Beside(Beside::Readme)),
+                    (None, "error") => Ok(Node::Beside(Beside::Error)),
+                    (None, _) => Err(Error::NotFound),
+                };
             }
+            Node::Beside(_) => return Err(Error::NotDirectory),
             Node::In(id, item) => (id, item),
         };
         let dir = match self.store(id) {
@@ -136,6 +142,7 @@ impl Tree {
                     directory.list().into_iter().map(|(name, id)| (name, Node::In(id, Item::Top))).collect();
                 return Ok(Listing { fixed, vectors: None, records: None });
             }
+            Node::Beside(_) => return Err(Error::NotDirectory),
             Node::In(id, item) => (id, item),
         };
         match self.store(id) {

@@ -12,10 +12,12 @@ mod open;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::RwLock;
+
 use crate::errno::Error;
 use crate::handle::Handles;
 use crate::inode::Inodes;
-use crate::node::{Item, Node, StoreId};
+use crate::node::{Beside, Item, Node, StoreId};
 use crate::pool::Pool;
 use crate::source::Source;
 use crate::store_dir::{Settings, StoreDir};
@@ -79,6 +81,8 @@ pub struct Tree {
     /// What holds for the whole mount.
     pub settings: Arc<Settings>,
     kernel: OnceLock<Box<dyn Kernel>>,
+    /// What was refused last in the mounted directory itself.
+    refused: RwLock<(String, SystemTime)>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -113,6 +117,7 @@ impl Tree {
             queries: Pool::new(QUERIES_PER_PROCESSOR * settings.threads),
             settings,
             kernel: OnceLock::new(),
+            refused: RwLock::new((String::new(), SystemTime::now())),
         });
         let weak = Arc::downgrade(&tree);
         let listen = move |dir: &Arc<StoreDir>| {
@@ -128,6 +133,23 @@ impl Tree {
             Source::Directory(directory) => directory.on_open(Box::new(listen)),
         }
         tree
+    }
+
+    /// The text and time of a file in the mounted directory itself.
+    pub(crate) fn beside(&self, file: Beside) -> Result<(String, SystemTime), Error> {
+        let Source::Directory(directory) = &self.source else { return Err(Error::Stale) };
+        Ok(match file {
+            Beside::Readme => (crate::readme::of_directory(directory, &self.settings), directory.changed()),
+            Beside::Error => self.refused.read().clone(),
+        })
+    }
+
+    /// Refuses something in the mounted directory itself; its `error` says why.
+    pub(crate) fn refuse(&self, name: &str, error: Error) -> Error {
+        let sentence = format!("{name}: {error}");
+        tracing::warn!("refused: {sentence}");
+        *self.refused.write() = (format!("{sentence}\n"), SystemTime::now());
+        error
     }
 
     /// Sets the way to the kernel's caches; once.
@@ -174,7 +196,7 @@ impl Tree {
                             | Item::Vector(_)
                     )
             }
-            Node::Root => false,
+            Node::Root | Node::Beside(_) => false,
         });
         let vectors = held.len();
         for ino in held {

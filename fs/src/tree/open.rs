@@ -59,7 +59,18 @@ impl Tree {
     /// [`Error::ReadOnly`] and [`Error::NotPermitted`] for writing where that is not possible.
     pub fn open(&self, ino: u64, how: Open, caller: Caller) -> Result<Opened, Error> {
         let node = self.node(ino)?;
-        let Node::In(id, item) = node else { return Err(Error::IsDirectory) };
+        let (id, item) = match node {
+            Node::In(id, item) => (id, item),
+            Node::Root => return Err(Error::IsDirectory),
+            Node::Beside(_) if how.write && self.settings.read_only => return Err(Error::ReadOnly),
+            Node::Beside(_) if how.write => {
+                return Err(Error::denied("this file is a view and cannot be written"));
+            }
+            Node::Beside(file) => {
+                let text = self.beside(file)?.0.into_bytes().into();
+                return Ok(self.opened(node, ino, None, how, caller, Body::Text(text), Caching::Direct));
+            }
+        };
         if item.is_dir() {
             return Err(Error::IsDirectory);
         }
@@ -224,9 +235,10 @@ impl Tree {
             return Err(Error::NameTooLong);
         }
         let Node::In(id, item) = parent_node else {
-            return Err(Error::denied(
-                "stores are created with rvf create, in the directory that is mounted here",
-            ));
+            if self.settings.read_only {
+                return Err(Error::ReadOnly);
+            }
+            return Err(self.refuse(name, Error::denied(IN_ROOT)));
         };
         let dir = self.store(id)?;
         let place = place_of(item);
@@ -263,6 +275,10 @@ impl Tree {
         Ok((attr, opened))
     }
 }
+
+/// Why nothing can be made beside stores.
+pub(super) const IN_ROOT: &str = "this is a directory of stores; a store is created with rvf create, or copied whole, in \
+                                  the directory that is mounted here, and shows up by itself; vectors go into NAME/ingest/";
 
 /// The directory of drafts that an item is.
 pub(super) fn place_of(item: Item) -> Place {
