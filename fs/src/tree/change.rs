@@ -1,11 +1,11 @@
 //! Changing names and attributes.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::open::{IN_ROOT, place_of};
 use super::{Attr, Tree};
-use crate::drafts::{Draft, Moment, NameKind, name_kind};
+use crate::drafts::{Draft, DraftAttr, Moment, NameKind, name_kind};
 use crate::errno::Error;
 use crate::handle::Body;
 use crate::node::{Item, Node, Place, QueryFile, SessionId};
@@ -262,6 +262,7 @@ impl Tree {
             (_, Item::MetadataJson(id)) => dir.drafts.named(Place::Metadata, &format!("{id}.json")),
             _ => None,
         };
+        let open = draft.clone().filter(|_| handle.is_some());
         match (draft, item) {
             (Some(draft), _) => {
                 self.writable(&dir, draft.place, &draft.name())?;
@@ -303,6 +304,22 @@ impl Tree {
                 return Err(error);
             }
         }
-        self.attr(node, ino, false)
+        match (self.attr(node, ino, false), open) {
+            // Its name is gone, by a removal or a refusal; whoever has it open still has a file.
+            (Err(Error::Stale), Some(draft)) => {
+                let DraftAttr { len, time, mode } = draft.attr();
+                Ok(Attr {
+                    ino,
+                    size: len,
+                    mtime: time,
+                    is_dir: false,
+                    perm: mode,
+                    name_ttl: Duration::ZERO,
+                    attr_ttl: Duration::ZERO,
+                    block_size: 4096,
+                })
+            }
+            (result, _) => result,
+        }
     }
 }
