@@ -352,6 +352,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_file_is_to_blame_for_is_remembered() {
+        let path = PathBuf::from("a.rvf");
+        let at = stamp(Path::new("/"));
+        assert!(at.is_some());
+        let full = StoreError::io(&path, "open", io::Error::from_raw_os_error(libc::EMFILE));
+        let noise = StoreError::NotRvf { path: path.clone(), reason: "x".into(), code: 0 };
+        let own = StoreError::Policy { what: "x".into() };
+        for (error, errno, blamed) in
+            [(full, libc::EMFILE, None), (noise, libc::EUCLEAN, at), (own, libc::EPERM, None)]
+        {
+            let failure = Failure::new(&path, &Error::Store(error), at);
+            assert_eq!(failure.blamed, blamed);
+            assert_eq!(to_errno(&failure.error()), errno);
+        }
+    }
+
+    #[test]
     fn a_source_must_be_a_file_or_a_directory() {
         assert_eq!(kind_of(Path::new("/")), Ok(SourceKind::Directory));
         let error = kind_of(Path::new("/no/such/file.rvf")).expect_err("missing");
