@@ -242,3 +242,17 @@ fn a_mounted_directory_says_what_it_refuses() {
     drop(make_store(&m.source.join("error.rvf"), 1));
     wait_until("the store is noticed", || m.path("error/status").exists());
 }
+
+#[test]
+fn a_store_that_becomes_a_link_into_its_own_mount_stays_what_it_was() {
+    need_fuse!();
+    let m = Mounted::new(3);
+    fs::rename(&m.source, m.source.with_file_name("moved.rvf")).expect("moved away");
+    symlink(m.path("file.rvf"), &m.source).expect("a link");
+    m.sh_ok(
+        "df . >/dev/null; ls -l . vectors >/dev/null; cat status lineage >/dev/null; echo 1,1,0,0 > query/in",
+    );
+    assert!(m.read("query/out").starts_with("10\t0.0\n"));
+    assert_eq!(errno(m.write("vectors/7", "1,2,3,4\n")), libc::EPERM);
+    assert!(m.read("vectors/error").contains("leads into the mount at"), "{}", m.read("vectors/error"));
+}

@@ -488,7 +488,11 @@ impl Filesystem for Adapter {
                 Source::File(dir) => dir.store.path(),
                 Source::Directory(directory) => &directory.path,
             };
-            let numbers = crate::sys::filesystem(path).unwrap_or_default();
+            // The name may have become a link into this mount, whose numbers we are just asked for.
+            let numbers = rvf_cow::reach(path)
+                .ok()
+                .and_then(|reached| crate::sys::filesystem(&reached.path).ok())
+                .unwrap_or_default();
             let block = u32::try_from(numbers.block).unwrap_or(4096).max(512);
             reply.statfs(numbers.blocks, numbers.free, numbers.available, 0, 0, block, 255, block);
         });
