@@ -29,7 +29,7 @@ pub fn text(dir: &StoreDir) -> String {
         path = dir.store.path().display(),
         metric = crate::status::metric_name(snap.view.metric()),
     );
-    if let Some(id) = snap.view.live_ordinals().first().map(|row| snap.view.id(*row)) {
+    if let Some(id) = snap.view.resolved().at(0).map(|place| snap.view.resolved().id(place)) {
         let _ = write!(
             out,
             "\x20   cat vectors/{id} > query/in && cat query/out\n\

@@ -289,11 +289,10 @@ impl Work {
         let dim = snap.view.dimension();
         let mut request = request::parse(bytes, dim)?;
         for id in &request.by_id {
-            let row = snap
-                .view
-                .find(*id)
-                .ok_or_else(|| Error::invalid(format!("there is no vector with id {id}")))?;
-            let (numbers, _) = snap.view.vector(row).as_chunks::<4>();
+            let rows = snap.view.resolved();
+            let row =
+                rows.find(*id).ok_or_else(|| Error::invalid(format!("there is no vector with id {id}")))?;
+            let (numbers, _) = rows.vector(row).as_chunks::<4>();
             request.vectors.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         }
         Ok(Self { snap, request, defaults })
@@ -349,7 +348,7 @@ impl Work {
 #[must_use]
 pub fn scans_much(snap: &Snap, exact: bool) -> bool {
     let scans = exact || snap.view.image().is_none();
-    scans && snap.view.live().saturating_mul(snap.row_len()) > INLINE_SCAN_BYTES
+    scans && snap.view.resolved().len().saturating_mul(snap.row_len()) > INLINE_SCAN_BYTES
 }
 
 /// The results of one request.

@@ -186,14 +186,14 @@ impl Snap {
         if row_len == 0 {
             return;
         }
-        let ordinals = self.view.live_ordinals();
+        let rows = self.view.resolved();
         let mut row = usize::try_from(offset / row_len).unwrap_or(usize::MAX);
         let mut skip = (offset % row_len) as usize;
         let mut left = size;
-        out.reserve(size.min(ordinals.len().saturating_sub(row).saturating_mul(row_len as usize)));
+        out.reserve(size.min(rows.count().saturating_sub(row).saturating_mul(row_len as usize)));
         while left > 0 {
-            let Some(ordinal) = ordinals.get(row) else { return };
-            let bytes = self.view.vector(*ordinal);
+            let Some(place) = rows.at(row) else { return };
+            let bytes = rows.vector(place);
             let piece = bytes.get(skip..).unwrap_or(&[]);
             let piece = piece.get(..left.min(piece.len())).unwrap_or(&[]);
             if piece.is_empty() {
@@ -208,13 +208,13 @@ impl Snap {
 
     /// Copies a range of the live ids, little-endian u64 in file order, to `out`.
     pub fn read_ids(&self, offset: u64, size: usize, out: &mut Vec<u8>) {
-        let ordinals = self.view.live_ordinals();
+        let rows = self.view.resolved();
         let mut row = usize::try_from(offset / 8).unwrap_or(usize::MAX);
         let mut skip = (offset % 8) as usize;
         let mut left = size;
         while left > 0 {
-            let Some(ordinal) = ordinals.get(row) else { return };
-            let bytes = self.view.id(*ordinal).to_le_bytes();
+            let Some(place) = rows.at(row) else { return };
+            let bytes = rows.id(place).to_le_bytes();
             let piece = &bytes[skip..];
             let piece = &piece[..left.min(piece.len())];
             out.extend_from_slice(piece);

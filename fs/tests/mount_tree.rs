@@ -391,3 +391,40 @@ fn every_example_of_the_readme_works_when_pasted() {
         }
     }
 }
+
+/// A copy-on-write child shows what it inherits in every form, and its own changes over it.
+#[test]
+fn a_child_shows_what_it_inherits() {
+    need_fuse!();
+    let dir = tempfile::tempdir().expect("a directory");
+    let parent = dir.path().join("parent.rvf");
+    let store = make_store(&parent, 6);
+    let child = dir.path().join("parent.exp.rvf");
+    store.branch(&child, &rvf_cow::BranchOptions::default()).expect("a branch");
+    let before = fs::read(&parent).expect("the parent");
+    let m = Mounted::mount(dir, child, &[]);
+    assert_eq!(m.list("vectors"), ["0", "10", "20", "30", "40", "50"]);
+    m.write("vectors/20", "9,9,9,9\n").expect("replaced");
+    m.write("vectors/7", "7,1,0,0\n").expect("added");
+    fs::remove_file(m.path("vectors/30")).expect("deleted");
+    m.write("metadata/0.json", "{\"name\": \"changed\"}\n").expect("changed");
+    assert_eq!(m.list("vectors"), ["0", "10", "20", "40", "50", "7"]);
+    assert_eq!((m.status("vectors"), m.status("inherited")), ("6".into(), "3".into()));
+    let ids = rvf_fs::data::npy::Npy::parse(&m.bytes("ids.npy")).expect("NumPy").to_u64().expect("ids");
+    let vectors = m.bytes("vectors.npy");
+    let rows = &vectors[vectors.len() - ids.len() * 16..];
+    for (id, row) in ids.iter().zip(rows.chunks_exact(16)) {
+        let text = m.read(&format!("vectors/{id}"));
+        let numbers: Vec<f32> = text.trim().split(',').map(|n| n.parse().expect("a number")).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        assert_eq!(row, bytes, "{id}");
+    }
+    let mut sorted = ids;
+    sorted.sort_unstable();
+    assert_eq!(sorted, [0, 7, 10, 20, 40, 50]);
+    assert!(m.read("metadata/0.json").contains("changed"));
+    assert!(m.read("metadata.jsonl").contains("changed"));
+    m.write("query/in", "{\"id\": 50, \"k\": 2}").expect("by an inherited id");
+    assert_eq!(m.read("query/out"), "50\t0.0\n40\t1.0\n");
+    assert_eq!(fs::read(m.source.with_file_name("parent.rvf")).expect("the parent"), before);
+}

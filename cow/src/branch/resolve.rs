@@ -245,6 +245,21 @@ impl<'v> Resolved<'v> {
         })
     }
 
+    /// The place of the vector at `index`, counting as [`Resolved::places`] does. O(1) after the first use.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<Place> {
+        if self.layers.is_empty() {
+            return Some(Place { layer: 0, ordinal: *self.view.live_ordinals().get(index)? });
+        }
+        self.places().get(index).copied()
+    }
+
+    /// How many places [`Resolved::at`] knows: what is there, where the file's own count would be wrong.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        if self.layers.is_empty() { self.view.live_ordinals().len() } else { self.places().len() }
+    }
+
     /// Largest id in use or used before in any file of the chain. O(n) on first use.
     #[must_use]
     pub fn max_id(&self) -> Option<u64> {

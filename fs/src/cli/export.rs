@@ -7,7 +7,7 @@ use crate::convert;
 use crate::data::npy::{Dtype, write_header};
 use crate::data::number::write_shortest;
 use crate::data::value::write_json_record;
-use rvf_cow::View;
+use rvf_cow::{Place, View};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -57,19 +57,20 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let to_stdout = args.output.as_deref().is_none_or(|p| p.as_os_str() == "-");
     let store = open::reading(&args.path, args.recover)?;
     let view = store.view();
-    let ordinals: Vec<u32> = match &args.filter {
-        None => view.live_ordinals().to_vec(),
-        Some(filter) => view.matching_ids(filter)?.into_iter().filter_map(|id| view.find(id)).collect(),
+    let rows = view.resolved();
+    let places: Vec<Place> = match &args.filter {
+        None => (0..rows.count()).filter_map(|at| rows.at(at)).collect(),
+        Some(filter) => view.matching_ids(filter)?.into_iter().filter_map(|id| rows.find(id)).collect(),
     };
     let mut files = Vec::new();
     match (form, &args.output) {
         (Form::Jsonl, _) if to_stdout => {
             let mut line = Vec::new();
-            for ordinal in &ordinals {
-                json_line(&view, *ordinal, &mut line);
+            for place in &places {
+                json_line(&view, *place, &mut line);
                 out.bytes(&line)?;
             }
-            view.check_intact()?;
+            view.check_chain()?;
             return Ok(());
         }
         (Form::Npy, _) if to_stdout => {
@@ -78,36 +79,37 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         (Form::Jsonl, Some(path)) => {
             write_file(path, &view, |to| {
                 let mut line = Vec::new();
-                for ordinal in &ordinals {
-                    json_line(&view, *ordinal, &mut line);
+                for place in &places {
+                    json_line(&view, *place, &mut line);
                     to.write_all(&line)?;
                 }
                 Ok(())
             })?;
             files.push(path.clone());
         }
-        (Form::Npy, Some(path)) => arrays(path, &view, &ordinals, &mut files)?,
+        (Form::Npy, Some(path)) => arrays(path, &view, &places, &mut files)?,
         (_, None) => {}
     }
     if args.json {
         let files: Vec<_> = files.iter().map(|p| p.to_string_lossy().into_owned()).collect();
-        return out.json(&json!({ "vectors": ordinals.len(), "files": files }));
+        return out.json(&json!({ "vectors": places.len(), "files": files }));
     }
     out.line("Export complete:")?;
-    out.pair("Vectors:", ordinals.len())?;
+    out.pair("Vectors:", places.len())?;
     for file in files {
         out.pair("File:", file.display())?;
     }
     Ok(())
 }
 
-fn json_line(view: &View, ordinal: u32, line: &mut Vec<u8>) {
-    let id = view.id(ordinal);
+fn json_line(view: &View, place: Place, line: &mut Vec<u8>) {
+    let rows = view.resolved();
+    let id = rows.id(place);
     line.clear();
     line.extend_from_slice(b"{\"id\": ");
     line.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
     line.extend_from_slice(b", \"vector\": [");
-    for (i, number) in view.vector(ordinal).as_chunks::<4>().0.iter().enumerate() {
+    for (i, number) in rows.vector(place).as_chunks::<4>().0.iter().enumerate() {
         if i > 0 {
             line.push(b',');
         }
@@ -138,24 +140,25 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn arrays(path: &Path, view: &View, ordinals: &[u32], files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+fn arrays(path: &Path, view: &View, places: &[Place], files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let rows = view.resolved();
     write_file(path, view, |to| {
-        to.write_all(&write_header(Dtype::F32, &[ordinals.len(), view.dimension()]))?;
-        ordinals.iter().try_for_each(|ordinal| to.write_all(view.vector(*ordinal)))
+        to.write_all(&write_header(Dtype::F32, &[places.len(), view.dimension()]))?;
+        places.iter().try_for_each(|place| to.write_all(rows.vector(*place)))
     })?;
     files.push(path.to_path_buf());
     let ids = beside(path, ".ids.npy");
     write_file(&ids, view, |to| {
-        to.write_all(&write_header(Dtype::U64, &[ordinals.len()]))?;
-        ordinals.iter().try_for_each(|ordinal| to.write_all(&view.id(*ordinal).to_le_bytes()))
+        to.write_all(&write_header(Dtype::U64, &[places.len()]))?;
+        places.iter().try_for_each(|place| to.write_all(&rows.id(*place).to_le_bytes()))
     })?;
     files.push(ids);
     if view.has_metadata() {
         let records = beside(path, ".metadata.jsonl");
         write_file(&records, view, |to| {
             let mut line = Vec::new();
-            for ordinal in ordinals {
-                let id = view.id(*ordinal);
+            for place in places {
+                let id = rows.id(*place);
                 let Some(fields) = view.fields(id) else { continue };
                 line.clear();
                 line.extend_from_slice(b"{\"id\": ");
@@ -189,7 +192,7 @@ fn write_file(
     })();
     let done = written
         .map_err(|e| Failure::file(path, &e))
-        .and_then(|()| Ok(view.check_intact()?))
+        .and_then(|()| Ok(view.check_chain()?))
         .and_then(|()| std::fs::rename(&scratch, path).map_err(|e| Failure::file(path, &e)));
     if done.is_err() {
         // It may not exist; there is nothing better to say than the first error.

@@ -127,8 +127,9 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
 fn stored(view: &View, ids: &[u64]) -> Result<Vec<f32>, Failure> {
     let mut out = Vec::with_capacity(ids.len() * view.dimension());
     for id in ids {
-        let ordinal = view.find(*id).ok_or(rvf_cow::Error::NoSuchId { id: *id })?;
-        out.extend(view.vector(ordinal).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
+        let rows = view.resolved();
+        let place = rows.find(*id).ok_or(rvf_cow::Error::NoSuchId { id: *id })?;
+        out.extend(rows.vector(place).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
     }
     Ok(out)
 }

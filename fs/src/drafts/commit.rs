@@ -125,7 +125,7 @@ impl StoreDir {
                 Ok(None)
             }
             NameKind::Record(id) => {
-                if self.snap().view.find(id).is_none() {
+                if self.snap().view.resolved().find(id).is_none() {
                     return Err(Error::invalid(format!("there is no vector {id}; write vectors/{id} first")));
                 }
                 let fields = parse_record(content.as_slice(), id)?;

@@ -134,7 +134,7 @@ impl Tree {
                 }
             }
             Item::Vector(id) => {
-                if snap.view.find(id).is_some() {
+                if snap.view.resolved().find(id).is_some() {
                     Facts(vector_text_len(snap.view.dimension()), now, 0o644, SHORT, SHORT, TEXT_BLOCK)
                 } else {
                     draft_facts(dir.drafts.named(Place::Vectors, &id.to_string()).ok_or(Error::Stale)?.attr())
@@ -224,17 +224,17 @@ fn draft_facts(attr: DraftAttr) -> Facts {
 
 /// Live vectors as the arrays have them.
 pub(super) fn live(snap: &Snap) -> u64 {
-    snap.view.live_ordinals().len() as u64
+    snap.view.resolved().count() as u64
 }
 
 /// The header of `vectors.npy`.
 pub(super) fn vectors_header(snap: &Snap) -> Vec<u8> {
-    write_header(Dtype::F32, &[snap.view.live_ordinals().len(), snap.view.dimension()])
+    write_header(Dtype::F32, &[snap.view.resolved().count(), snap.view.dimension()])
 }
 
 /// The header of `ids.npy`.
 pub(super) fn ids_header(snap: &Snap) -> Vec<u8> {
-    write_header(Dtype::U64, &[snap.view.live_ordinals().len()])
+    write_header(Dtype::U64, &[snap.view.resolved().count()])
 }
 
 /// Where the image of a program lies.

@@ -106,7 +106,7 @@ impl Tree {
                 if let Some(draft) = dir.drafts.named(Place::Vectors, name) {
                     dir.drafts.remove(&draft);
                 }
-                if dir.snap().view.find(id).is_none() {
+                if dir.snap().view.resolved().find(id).is_none() {
                     return answer(Ok(()));
                 }
                 let name = name.to_owned();
@@ -290,7 +290,7 @@ impl Tree {
                 if change.mode.is_none() && !change.owner => {}
             // Copying tools set mode and times after closing. A vector has none of its own; failing would fail the copy.
             (None, Item::Vector(vector))
-                if change.size.is_none() && dir.snap().view.find(vector).is_some() =>
+                if change.size.is_none() && dir.snap().view.resolved().find(vector).is_some() =>
             {
                 self.writable(&dir, Place::Vectors, "")?;
             }

@@ -204,7 +204,8 @@ impl Listing {
         let Node::In(id, _) = parent else { return None };
         let at = at - self.fixed.len();
         if let Some(snap) = &self.vectors {
-            let vector = snap.view.id(*snap.view.live_ordinals().get(at)?);
+            let rows = snap.view.resolved();
+            let vector = rows.id(rows.at(at)?);
             return Some((vector.to_string(), Node::In(id, Item::Vector(vector))));
         }
         let vector = *self.records.as_ref()?.metadata_ids().get(at)?;
@@ -235,8 +236,9 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             ),
         },
         Item::Vectors => match parse_id(name) {
-            Some(id) => (snap.view.find(id).is_some() || dir.drafts.named(Place::Vectors, name).is_some())
-                .then_some(Item::Vector(id)),
+            Some(id) => (snap.view.resolved().find(id).is_some()
+                || dir.drafts.named(Place::Vectors, name).is_some())
+            .then_some(Item::Vector(id)),
             None if name == "error" => Some(Item::Error(Place::Vectors)),
             None => draft(Place::Vectors),
         },
@@ -306,7 +308,7 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
         Item::Vectors => {
             for (name, draft) in dir.drafts.list(Place::Vectors) {
                 match parse_id(&name) {
-                    Some(vector) if snap.view.find(vector).is_some() => {}
+                    Some(vector) if snap.view.resolved().find(vector).is_some() => {}
                     Some(vector) => add(&name, Item::Vector(vector)),
                     None => add(&name, Item::Draft(draft)),
                 }

@@ -65,11 +65,11 @@ impl Tree {
             },
             Body::Rows(snap, header) => gathered(answer, |out| {
                 with_header(header, offset, size, out, |offset, size, out| snap.read_rows(offset, size, out));
-                Ok(snap.view.check_intact()?)
+                Ok(snap.view.check_chain()?)
             }),
             Body::Ids(snap, header) => gathered(answer, |out| {
                 with_header(header, offset, size, out, |offset, size, out| snap.read_ids(offset, size, out));
-                Ok(snap.view.check_intact()?)
+                Ok(snap.view.check_chain()?)
             }),
             Body::Jsonl(snap) => gathered(answer, |out| {
                 snap.read_jsonl(offset, size, out);

@@ -166,8 +166,8 @@ impl Tree {
             }
             Item::Vector(id) => {
                 let mut text = Vec::new();
-                if let Some(row) = snap.view.find(id).filter(|_| !how.truncate) {
-                    write_vector_text(snap.view.vector(row), &mut text);
+                if let Some(row) = snap.view.resolved().find(id).filter(|_| !how.truncate) {
+                    write_vector_text(snap.view.resolved().vector(row), &mut text);
                     end_line(&mut text);
                 }
                 Body::Draft(self.editing(dir, Place::Vectors, &id.to_string(), &text, how)?)
@@ -323,11 +323,11 @@ fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Result<(Body, C
             (Body::Ids(snap, header), Caching::Keep)
         }
         Item::MetadataJsonl(no) => (Body::Jsonl(current(dir, state(no)?)?), Caching::Keep),
-        Item::Vector(id) => match snap.view.find(id) {
+        Item::Vector(id) => match snap.view.resolved().find(id) {
             Some(row) => {
                 let mut text = Vec::new();
-                write_vector_text(snap.view.vector(row), &mut text);
-                snap.view.check_intact()?;
+                write_vector_text(snap.view.resolved().vector(row), &mut text);
+                snap.view.check_chain()?;
                 (Body::Text(text.into()), Caching::Direct)
             }
             None => (draft_body(dir, Place::Vectors, &id.to_string())?, Caching::Direct),
