@@ -1,11 +1,12 @@
 //! Inode numbers: which node the kernel means by which number.
 //!
 //! A number is a hash of the node, so a node that was forgotten and is found again has the number it had before, and
-//! `readdir` can tell numbers without remembering 63,000 nodes. Numbers of two nodes that collide are told apart by
+//! `readdir` can tell numbers without remembering 63,000 nodes. The hash has a key of the mount's own: a process that
+//! has the same file of two mounts open is told apart by the number alone. Numbers of two nodes that collide are told apart by
 //! taking the next free one. A number is remembered while the kernel holds a lookup count on it.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use parking_lot::RwLock;
 
@@ -21,6 +22,7 @@ const FIRST_HASHED: u64 = 1 << 16;
 #[derive(Debug)]
 pub struct Inodes {
     root: Node,
+    key: RandomState,
     table: RwLock<HashMap<u64, Entry, BuildHasherDefault<Direct>>>,
 }
 
@@ -54,7 +56,7 @@ impl Inodes {
     pub fn new(root: Node) -> Self {
         let mut table = HashMap::with_hasher(BuildHasherDefault::<Direct>::default());
         table.insert(ROOT_INO, Entry { node: root, lookups: 1 });
-        Self { root, table: RwLock::new(table) }
+        Self { root, key: RandomState::new(), table: RwLock::new(table) }
     }
 
     /// The node behind a number the kernel holds.
@@ -70,11 +72,16 @@ impl Inodes {
             return ROOT_INO;
         }
         let table = self.table.read();
-        let mut ino = hashed(node);
+        let mut ino = self.hashed(node);
         while table.get(&ino).is_some_and(|entry| entry.node != node) {
             ino = next(ino);
         }
         ino
+    }
+
+    fn hashed(&self, node: Node) -> u64 {
+        // 48 bits: some tools store inode numbers as doubles or print them in narrow columns.
+        (self.key.hash_one(node) & 0xFFFF_FFFF_FFFF).max(FIRST_HASHED)
     }
 
     /// The number of a node, with one lookup more.
@@ -83,7 +90,7 @@ impl Inodes {
             return ROOT_INO;
         }
         let mut table = self.table.write();
-        let mut ino = hashed(node);
+        let mut ino = self.hashed(node);
         loop {
             let entry = table.entry(ino).or_insert(Entry { node, lookups: 0 });
             if entry.node == node {
@@ -124,12 +131,6 @@ impl Inodes {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-fn hashed(node: Node) -> u64 {
-    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(node);
-    // 48 bits: some tools store inode numbers as doubles or print them in narrow columns.
-    (hash & 0xFFFF_FFFF_FFFF).max(FIRST_HASHED)
 }
 
 fn next(ino: u64) -> u64 {

@@ -241,6 +241,21 @@ fn a_write_that_failed_is_not_taken_at_close() {
     assert_eq!(m.status("vectors"), "2");
 }
 
+/// A program that writes to two stores closes each file for good, though it has one of the same name open elsewhere.
+#[test]
+fn the_same_file_open_in_another_mount_holds_nothing_up() {
+    need_fuse!();
+    let (one, two) = (Mounted::new(0), Mounted::new(0));
+    let create = |m: &Mounted| fs::File::create(m.path("ingest/a.csv")).expect("created");
+    let (mut first, mut second) = (create(&one), create(&two));
+    first.write_all(b"id,v0,v1,v2,v3\n1,1,2,3,4\n").expect("written");
+    second.write_all(b"id,v0,v1,v2,v3\n1,1,2,3,4\n").expect("written");
+    mounted::close(first).expect("closed");
+    assert!(one.read("ingest/a.csv").starts_with("name: a.csv\n"));
+    mounted::close(second).expect("closed");
+    assert!(two.read("ingest/a.csv").starts_with("name: a.csv\n"));
+}
+
 /// The kernel holds an epoll descriptor's lock while it asks a mounted file whether it is ready.
 #[test]
 fn closing_a_file_while_another_thread_polls_does_not_hang() {
