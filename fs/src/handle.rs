@@ -305,6 +305,11 @@ impl Handles {
         self.table.read().slots.get(at).and_then(Clone::clone).ok_or(Error::BadHandle)
     }
 
+    /// One that fits. O(open handles).
+    pub fn find(&self, fits: impl Fn(&Handle) -> bool) -> Option<Arc<Handle>> {
+        self.table.read().slots.iter().flatten().find(|handle| fits(handle)).cloned()
+    }
+
     /// Takes one away.
     pub fn remove(&self, number: u64) -> Option<Arc<Handle>> {
         let at = usize::try_from(number.wrapping_sub(1)).ok()?;

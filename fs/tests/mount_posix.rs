@@ -209,6 +209,24 @@ fn modes_and_times_of_a_dropped_file_are_kept() {
     assert!(fs::metadata(&path).expect("attributes").modified().expect("a time") > then);
 }
 
+/// Whoever has a file open still has it when its name is gone.
+#[test]
+fn a_file_without_a_name_has_attributes() {
+    need_fuse!();
+    let m = Mounted::new(2);
+    for name in ["ingest/.a", "vectors/5"] {
+        use std::io::Write;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(m.path(name)).expect("opens");
+        file.write_all(b"12").expect("written");
+        fs::remove_file(m.path(name)).expect("removed");
+        assert_eq!(file.metadata().expect("attributes").len(), 2, "{name}");
+        drop(file);
+        assert!(!m.path(name).exists(), "{name}");
+    }
+    assert_eq!(m.status("vectors"), "2");
+}
+
 /// A receipt has no descriptor whose close could take what is left of it, so `truncate` by name is refused; writing the
 /// file again through one is an ordinary drop.
 #[test]

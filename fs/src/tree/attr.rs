@@ -8,6 +8,7 @@ use crate::data::npy::{Dtype, write_header};
 use crate::data::text::vector_text_len;
 use crate::drafts::DraftAttr;
 use crate::errno::Error;
+use crate::handle::Body;
 use crate::node::{Item, Node, Place, ProgramKind, QueryFile, SegmentFile, StoreId};
 use crate::session::nothing_yet;
 use crate::snapshot::Snap;
@@ -34,7 +35,17 @@ impl Tree {
     /// [`Error::Stale`] for numbers of things that are gone.
     pub fn getattr(&self, ino: u64) -> Result<Attr, Error> {
         let node = self.node(ino)?;
-        self.attr(node, ino, false)
+        match self.attr(node, ino, false) {
+            // Its name is gone, by a removal or a refusal; whoever has it open still has a file.
+            Err(Error::Stale) => {
+                let held = self.handles.find(|handle| handle.ino == ino);
+                match held.as_deref().map(|handle| &handle.body) {
+                    Some(Body::Draft(draft)) => Ok(nameless(ino, draft.attr())),
+                    _ => Err(Error::Stale),
+                }
+            }
+            result => result,
+        }
     }
 
     /// The attributes of a node. With `cheap`, a size that would take long is given as 0; only for answers that the
@@ -216,6 +227,20 @@ impl Tree {
 
 fn is_query(node: Node) -> bool {
     matches!(node, Node::In(_, Item::Query(_) | Item::QueryFile(..)))
+}
+
+/// The attributes of a file that only its descriptors lead to.
+pub(super) fn nameless(ino: u64, attr: DraftAttr) -> Attr {
+    Attr {
+        ino,
+        size: attr.len,
+        mtime: attr.time,
+        is_dir: false,
+        perm: attr.mode,
+        name_ttl: NONE,
+        attr_ttl: NONE,
+        block_size: DATA_BLOCK,
+    }
 }
 
 fn draft_facts(attr: DraftAttr) -> Facts {

@@ -1,11 +1,12 @@
 //! Changing names and attributes.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use super::attr::nameless;
 use super::open::{IN_ROOT, place_of};
 use super::{Attr, Tree};
-use crate::drafts::{Draft, DraftAttr, Moment, NameKind, name_kind};
+use crate::drafts::{Draft, Moment, NameKind, name_kind};
 use crate::errno::Error;
 use crate::handle::Body;
 use crate::node::{Item, Node, Place, QueryFile, SessionId};
@@ -306,19 +307,7 @@ impl Tree {
         }
         match (self.attr(node, ino, false), open) {
             // Its name is gone, by a removal or a refusal; whoever has it open still has a file.
-            (Err(Error::Stale), Some(draft)) => {
-                let DraftAttr { len, time, mode } = draft.attr();
-                Ok(Attr {
-                    ino,
-                    size: len,
-                    mtime: time,
-                    is_dir: false,
-                    perm: mode,
-                    name_ttl: Duration::ZERO,
-                    attr_ttl: Duration::ZERO,
-                    block_size: 4096,
-                })
-            }
+            (Err(Error::Stale), Some(draft)) => Ok(nameless(ino, draft.attr())),
             (result, _) => result,
         }
     }
