@@ -111,7 +111,7 @@ class Usearch:
 
 
 class Scann:
-    knobs = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250]
+    knobs = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250, 300, 350, 400, 450, 500]
 
     def __init__(self, base, path):
         import scann
@@ -133,7 +133,8 @@ class Scann:
         self.index = self.module.load_searcher(self.path)
 
     def search(self, queries, knob):
-        return self.index.search_batched(queries, final_num_neighbors=K, pre_reorder_num_neighbors=100,
+        # More leaves alone stop short of 0.99: what is compared exactly has to grow with them.
+        return self.index.search_batched(queries, final_num_neighbors=K, pre_reorder_num_neighbors=max(100, knob),
                                          leaves_to_search=knob)[0]
 
 
