@@ -311,3 +311,25 @@ fn a_damaged_index_is_noticed_and_not_used() {
     assert!(damaged.view().image().is_some());
     assert_eq!(damaged.view().status().health, "ok");
 }
+
+/// Queries times results is what an answer costs, however modest each of them looks.
+#[test]
+fn an_answer_has_a_limit() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = create(&dir.path().join("many.rvf"), 2, Metric::L2);
+    let ids: Vec<u64> = (0..1000).collect();
+    store.ingest(&batch(2, &ids, noise(3, 2000)), &NoProgress).expect("ingest");
+    let queries = vec![0.0_f32; 2 * 70_000];
+    let request = |k| SearchRequest {
+        queries: &queries,
+        k,
+        ef: None,
+        filter: None,
+        exact: false,
+        deadline: None,
+        threads: 1,
+    };
+    let error = store.view().search(&request(1_000_000)).expect_err("a gigabyte of results");
+    assert!(matches!(&error, Error::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("70000 queries"), "{error}");
+}
