@@ -491,3 +491,43 @@ fn usage() {
     assert!(dir.ok(&["--version"]).starts_with("rvf "));
     assert_eq!(dir.fails(&["delete", "a.rvf"], 1), "error: must specify --ids or --filter");
 }
+
+#[test]
+fn branches_are_made_frozen_and_led_to_their_parent() {
+    let dir = Dir::new();
+    three(&dir);
+    let parent = dir.read("a.rvf");
+    let made = dir.ok(&["branch", "a.rvf", "a.exp.rvf"]);
+    assert!(made.contains("Lineage depth:       1"), "{made}");
+    assert!(dir.read("a.exp.rvf").len() < 2048);
+    assert_eq!(dir.ok(&["export", "a.exp.rvf"]), dir.ok(&["export", "a.rvf"]));
+    let again = dir.rvf(&["branch", "a.rvf", "a.exp.rvf"]);
+    assert_eq!(again.status, 1);
+    assert!(again.err.contains("file exists"), "{}", again.err);
+    dir.ok(&["delete", "a.exp.rvf", "--ids", "1"]);
+    dir.write("more.jsonl", "{\"id\": 2, \"vector\": [7,7]}\n{\"id\": 3, \"vector\": [3,3]}\n");
+    dir.ok(&["ingest", "a.exp.rvf", "-i", "more.jsonl"]);
+    let shown = dir.ok(&["export", "a.exp.rvf"]);
+    assert!(
+        !shown.contains("\"id\": 1,") && shown.contains("[7.0,7.0]") && shown.contains("\"max\""),
+        "{shown}"
+    );
+    assert_eq!(dir.read("a.rvf"), parent, "the parent is not written");
+
+    std::fs::create_dir(dir.path("away")).unwrap();
+    std::fs::rename(dir.path("a.rvf"), dir.path("away/a.rvf")).unwrap();
+    let lost = dir.rvf(&["query", "a.exp.rvf", "--vector", "0,1"]);
+    assert_eq!(lost.status, 1);
+    assert!(lost.err.contains("a.rvf: no such file") && lost.err.contains("reparent"), "{}", lost.err);
+    dir.ok(&["reparent", "a.exp.rvf", "away/a.rvf"]);
+    assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
+
+    let frozen: Value = serde_json::from_str(&dir.ok(&["freeze", "a.exp.rvf", "--json"])).unwrap();
+    assert_eq!(frozen["frozen"], json!(true));
+    let refused = dir.rvf(&["delete", "a.exp.rvf", "--ids", "2"]);
+    assert_eq!(refused.status, 1);
+    assert!(refused.err.contains("frozen"), "{}", refused.err);
+    let deeper = dir.ok(&["branch", "a.exp.rvf", "deeper.rvf", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&deeper).unwrap()["lineage_depth"], json!(2));
+    assert_eq!(dir.ok(&["export", "deeper.rvf"]), shown);
+}

@@ -11,6 +11,7 @@
 //! | 3 | `verify-witness` or `check` found damage |
 //! | 4 | another writer holds the lock |
 
+mod branch;
 mod check;
 mod compact;
 mod create;
@@ -64,6 +65,12 @@ enum Command {
     Compact(compact::CompactArgs),
     /// Build the search index and store it in the file
     Reindex(compact::ReindexArgs),
+    /// Make a copy-on-write child: a small file that shows what its parent holds now, to be changed on its own
+    Branch(branch::BranchArgs),
+    /// Make a store read-only for good
+    Freeze(branch::FreezeArgs),
+    /// Record where a child's parent is now
+    Reparent(branch::ReparentArgs),
     /// Examine any file: dialect, every deviation, what is recoverable
     Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
@@ -92,6 +99,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Inspect(args) => report::inspect(args, &mut out),
         Command::Compact(args) => compact::compact(args, &mut out),
         Command::Reindex(args) => compact::reindex(args, &mut out),
+        Command::Branch(args) => branch::branch(args, &mut out),
+        Command::Freeze(args) => branch::freeze(args, &mut out),
+        Command::Reparent(args) => branch::reparent(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::VerifyWitness(args) => witness::run(args, &mut out),
