@@ -15,7 +15,9 @@ fi
 
 say "Build (a few minutes the first time)"
 cargo build --release
-PATH="$PWD/target/release:$PATH"; export PATH
+# An absolute CARGO_TARGET_DIR is where cargo put it; a relative one is relative to here.
+target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+PATH="$target/release:$PATH"; export PATH
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/rvf-quickstart.XXXXXX")
 mnt=$work/mnt
