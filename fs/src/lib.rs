@@ -31,6 +31,7 @@ pub mod events;
 pub mod handle;
 pub mod indexing;
 pub mod info;
+pub mod infos;
 pub mod inode;
 pub mod ioctl;
 pub mod json;

@@ -16,6 +16,7 @@ use crate::drafts::Drafts;
 use crate::errno::Error;
 use crate::events::Events;
 use crate::indexing::{Indexer, Indexing};
+use crate::infos::Infos;
 use crate::node::{Place, SegmentKey, StateNo, StoreId};
 use crate::session::Sessions;
 use crate::snapshot::{Part, Snap};
@@ -87,7 +88,7 @@ pub struct StoreDir {
     history: Mutex<Vec<(StateNo, Weak<Snap>)>>,
     first_seen: Mutex<HashMap<SegmentKey, SystemTime>>,
     checksums: Mutex<HashMap<SegmentKey, ChecksumState>>,
-    infos: Mutex<HashMap<SegmentKey, Arc<[u8]>>>,
+    infos: Mutex<Infos>,
     refusals: RwLock<BTreeMap<Place, (String, SystemTime)>>,
     jobs: Mutex<BTreeMap<u64, JobState>>,
     next_job: AtomicU64,
@@ -153,7 +154,7 @@ impl StoreDir {
                 snap: ArcSwap::new(snap),
                 first_seen: Mutex::new(HashMap::new()),
                 checksums: Mutex::new(HashMap::new()),
-                infos: Mutex::new(HashMap::new()),
+                infos: Mutex::new(Infos::default()),
                 refusals: RwLock::new(BTreeMap::new()),
                 jobs: Mutex::new(BTreeMap::new()),
                 next_job: AtomicU64::new(0),
@@ -225,8 +226,6 @@ impl StoreDir {
 
     fn forget_gone_parts(&self) {
         let snap = self.snap();
-        // What is in use of a segment changes with other segments.
-        self.infos.lock().clear();
         // Not worth building the list for: nothing was computed about any segment yet.
         if self.first_seen.lock().is_empty() {
             return;
@@ -259,19 +258,26 @@ impl StoreDir {
     pub fn knows(&self, snap: &Snap, key: SegmentKey) -> bool {
         let quick = |part: &Part| part.raw.end - part.raw.start <= QUICK_BYTES;
         snap.part(key).is_none_or(quick)
-            || (self.checksums.lock().contains_key(&key) && self.infos.lock().contains_key(&key))
+            || (self.checksums.lock().contains_key(&key) && self.infos.lock().length(snap.no, key).is_some())
     }
 
-    /// `info.json` of a segment; rendered once.
+    /// `info.json` of a segment, O(payload).
     #[must_use]
     pub fn info(&self, snap: &Snap, part: &Part) -> Arc<[u8]> {
-        if let Some(known) = self.infos.lock().get(&part.key) {
-            return known.clone();
+        if let Some(kept) = self.infos.lock().text(snap.no, part.key) {
+            return kept;
         }
         let text: Arc<[u8]> = crate::info::render(self, snap, part).into();
         self.first_seen.lock().entry(part.key).or_insert_with(|| snap.modified());
-        self.infos.lock().insert(part.key, text.clone());
+        self.infos.lock().put(snap.no, part.key, &text);
         text
+    }
+
+    /// Bytes of `info.json` of a segment; O(payload) once in each state of the store.
+    #[must_use]
+    pub fn info_len(&self, snap: &Snap, part: &Part) -> u64 {
+        let known = self.infos.lock().length(snap.no, part.key);
+        known.unwrap_or_else(|| self.info(snap, part).len() as u64)
     }
 
     /// Fails when the mount is read-only.

@@ -169,7 +169,7 @@ impl Tree {
                     SegmentFile::Raw => part.raw.end - part.raw.start,
                     SegmentFile::Payload => part.segment().map_or(0, |s| s.payload.end - s.payload.start),
                     SegmentFile::Header => segments::header_text(dir, &snap, part).len() as u64,
-                    SegmentFile::Info => dir.info(&snap, part).len() as u64,
+                    SegmentFile::Info => dir.info_len(&snap, part),
                 };
                 // Whether a segment is listed, and what of it is in use, changes with other segments.
                 match file {
