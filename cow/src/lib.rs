@@ -29,7 +29,7 @@ mod view;
 mod write;
 
 pub use branch::{
-    Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, DiffReport, Difference, MAX_NAME,
+    Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, DiffReport, Difference, Kin, MAX_NAME,
     MergeReport, Pin, Place, Resolved, diff,
 };
 pub use error::{Error, Family};

@@ -7,6 +7,7 @@ use rvf_format::contents::Cow;
 use rvf_format::cow_map::CowMap;
 use rvf_format::manifest::DirEntry;
 use rvf_format::membership::{Membership, Mode};
+use rvf_format::recover::Opened;
 
 use crate::branch::create::relative;
 use crate::error::Error;
@@ -121,6 +122,18 @@ impl Commit<'_> {
     }
 }
 
+/// The epoch in the record that freezes a store without a COW_MAP.
+pub(crate) fn frozen_record(bytes: &[u8], opened: &Opened) -> Option<u32> {
+    let manifest = &opened.manifest.as_ref()?.manifest;
+    let payload = manifest
+        .entries_of(SegType::META_IDX)
+        .rev()
+        .filter_map(|entry| opened.layout.segment_at_offset(entry.offset))
+        .map(|segment| segment.payload_of(bytes))
+        .find(|payload| payload.starts_with(FROZEN_MAGIC))?;
+    Some(payload.get(8..)?.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b)))
+}
+
 impl View {
     /// The epoch at which the store was frozen, when it was.
     #[must_use]
@@ -128,14 +141,7 @@ impl View {
         if let Some(cow) = &self.contents.cow {
             return cow.map.frozen.then_some(cow.map.snapshot_epoch);
         }
-        let manifest = &self.opened.manifest.as_ref()?.manifest;
-        let payload = manifest
-            .entries_of(SegType::META_IDX)
-            .rev()
-            .filter_map(|entry| self.opened.layout.segment_at_offset(entry.offset))
-            .map(|segment| segment.payload_of(self.bytes()))
-            .find(|payload| payload.starts_with(FROZEN_MAGIC))?;
-        Some(payload.get(8..)?.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b)))
+        frozen_record(self.bytes(), &self.opened)
     }
 
     /// Whether the existing tools can open the file and then answer as we do, or why not.
