@@ -1,9 +1,11 @@
 //! `ctl`: write one verb a line; reading lists the verbs.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use rvf_cow::ReindexOptions;
+use rvf_cow::{Access, BranchOptions, OpenOptions, ReindexOptions, Store};
 
+use crate::branches::table::What;
 use crate::errno::Error;
 use crate::store_dir::StoreDir;
 
@@ -12,6 +14,9 @@ pub const HELP: &str = "\
 compact              rewrite the file without deleted vectors and superseded metadata
 reindex [KEY=VALUE]  build the search index: m=16 ef_construction=200 threads=0 seed=42
 delete ID...         delete vectors by id, in one commit
+branch NAME [FROM]   make branches/NAME, a copy-on-write branch of this store, or of branches/FROM
+freeze               refuse every later change of this store, for good
+merge                fold this branch into its parent; refused whole when both changed the same vectors
 verify               check every checksum and the witness chain; fails when something is damaged
 refresh              look at the file again (other programs' changes are noticed by themselves)
 checkpoint           everything that was closed is in the file already; syncs the file once more
@@ -39,6 +44,17 @@ pub enum Verb {
     },
     /// Delete vectors.
     Delete(Vec<u64>),
+    /// Make a branch.
+    Branch {
+        /// Its name.
+        name: String,
+        /// The branch it is made from, if not the store itself.
+        from: Option<String>,
+    },
+    /// Refuse every later change.
+    Freeze,
+    /// Fold a branch into its parent.
+    Merge,
     /// Check checksums and witness chain.
     Verify,
     /// Look at the file again.
@@ -91,12 +107,18 @@ pub fn parse(line: &str) -> Result<Option<(Verb, bool)>, Error> {
             }
             Verb::Delete(ids)
         }
+        "branch" => {
+            let name = words.next().ok_or_else(|| Error::invalid("branch: give a name"))?.to_owned();
+            Verb::Branch { name, from: words.next().map(str::to_owned) }
+        }
+        "freeze" => Verb::Freeze,
+        "merge" => Verb::Merge,
         "verify" => Verb::Verify,
         "refresh" => Verb::Refresh,
         "checkpoint" => Verb::Checkpoint,
         _ => {
             return Err(Error::invalid(format!(
-                "'{}' is no verb; there are compact, reindex, delete, verify, refresh and checkpoint",
+                "'{}' is no verb; there are compact, reindex, delete, branch, freeze, merge, verify, refresh and checkpoint",
                 printable(verb)
             )));
         }
@@ -148,6 +170,18 @@ pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
                 return Err(Error::invalid("delete: no vector has one of these ids"));
             }
         }
+        Verb::Branch { name, from } => {
+            dir.mount_writable()?;
+            branch(dir, name, from.as_deref())?;
+        }
+        Verb::Freeze => {
+            dir.mount_writable()?;
+            dir.store.freeze()?;
+        }
+        Verb::Merge => {
+            dir.mount_writable()?;
+            merge(dir)?;
+        }
         Verb::Verify => {
             let _job = dir.job("verify");
             return verify(dir);
@@ -160,6 +194,64 @@ pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
             file.sync_all().map_err(|error| Error::io("syncing the file", error))?;
         }
     }
+    Ok(())
+}
+
+fn branch(dir: &Arc<StoreDir>, name: &str, from: Option<&str>) -> Result<(), Error> {
+    let own = dir.file_id();
+    dir.branches.check_name(name)?;
+    let path = dir.branches.family.path_of(name);
+    if dir.branches.named(own, name).is_ok() {
+        return Err(Error::Exists { what: format!("branches/{name} exists") });
+    }
+    let options = BranchOptions { name: name.to_owned(), ..BranchOptions::default() };
+    let source = match from {
+        None | Some("main") => dir.store.clone(),
+        Some(from) => {
+            let row = dir.branches.named(own, from).map_err(|_| no_branch(from))?;
+            let What::File(found) = row.what else { return Err(no_branch(from)) };
+            open_beside(dir, &found.path, Access::ReadOnly)?
+        }
+    };
+    source.branch(&path, &options)?;
+    dir.branches.family.changed();
+    let file = path.display().to_string();
+    dir.events.push("branch", dir.snap().view.epoch(), &[("file", &file)]);
+    Ok(())
+}
+
+fn no_branch(name: &str) -> Error {
+    Error::invalid(format!("branch: there is no branch '{}' to begin from", printable(name)))
+}
+
+fn open_beside(dir: &StoreDir, path: &Path, access: Access) -> Result<Arc<Store>, Error> {
+    let options = OpenOptions { access, mmap: dir.settings.mmap, verify: false, ..OpenOptions::default() };
+    Ok(Store::open(path, &options)?)
+}
+
+fn merge(dir: &Arc<StoreDir>) -> Result<(), Error> {
+    let snap = dir.snap();
+    let parent = snap.view.parent_view().ok_or_else(|| {
+        Error::invalid("merge: this store is no branch, so there is nothing to fold it into")
+    })?;
+    let parent = open_beside(dir, parent.path(), Access::ReadWrite)?;
+    let report = dir.store.merge_into(&parent)?;
+    if !report.conflicts.is_empty() {
+        let ids: Vec<String> =
+            report.conflicts.iter().take(20).map(|conflict| conflict.id.to_string()).collect();
+        let more = report.conflicts.len().saturating_sub(ids.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Err(Error::Exists {
+            what: format!(
+                "merge: nothing was merged, because {} changed too what this branch changed: {}{more}",
+                parent.path().display(),
+                ids.join(", ")
+            ),
+        });
+    }
+    let counts = [report.added, report.changed, report.removed].map(|count| count.to_string());
+    let [added, changed, removed] = &counts;
+    dir.events.push("merge", report.epoch, &[("added", added), ("changed", changed), ("removed", removed)]);
     Ok(())
 }
 
@@ -208,6 +300,10 @@ mod tests {
             ("reindex m=8 seed=7 &", Some((reindex(8, 200, 0, 7), true))),
             ("delete 1 2,3", Some((Verb::Delete(vec![1, 2, 3]), false))),
             ("verify", Some((Verb::Verify, false))),
+            ("branch a", Some((Verb::Branch { name: "a".into(), from: None }, false))),
+            ("branch a b &", Some((Verb::Branch { name: "a".into(), from: Some("b".into()) }, true))),
+            ("freeze", Some((Verb::Freeze, false))),
+            ("merge", Some((Verb::Merge, false))),
             ("", None),
             ("# note", None),
         ];
@@ -224,6 +320,9 @@ mod tests {
             "reindex m=0",
             "reindex 5",
             "delete",
+            "branch",
+            "branch a b c",
+            "freeze now",
             "delete x",
             "verify\u{7} x",
             "sign k",
@@ -234,7 +333,7 @@ mod tests {
         let words = parse("x").expect_err("no verb").to_string();
         assert_eq!(
             words,
-            "'x' is no verb; there are compact, reindex, delete, verify, refresh and checkpoint"
+            "'x' is no verb; there are compact, reindex, delete, branch, freeze, merge, verify, refresh and checkpoint"
         );
     }
 
@@ -242,7 +341,8 @@ mod tests {
     fn every_listed_verb_parses() {
         for line in HELP.lines().filter(|line| !line.starts_with('#')) {
             let verb = line.split_whitespace().next().expect("a verb");
-            let line = if verb == "delete" { "delete 1".to_owned() } else { verb.to_owned() };
+            let line =
+                if matches!(verb, "delete" | "branch") { format!("{verb} 1") } else { verb.to_owned() };
             assert!(parse(&line).expect("a verb").is_some(), "{line}");
         }
     }

@@ -28,8 +28,11 @@ pub enum Error {
         what: String,
     },
     /// A directory still holds something.
-    #[error("directory not empty")]
-    NotEmpty,
+    #[error("{what}")]
+    NotEmpty {
+        /// What it holds.
+        what: String,
+    },
     /// The mount, or the store, may not be changed.
     #[error("the store is mounted read-only")]
     ReadOnly,
@@ -138,7 +141,6 @@ impl Error {
             Self::NotFound
             | Self::NotDirectory
             | Self::IsDirectory
-            | Self::NotEmpty
             | Self::BadHandle
             | Self::Stale
             | Self::NoAttribute
@@ -148,6 +150,7 @@ impl Error {
             | Self::NotTty
             | Self::NotSupported => false,
             Self::Exists { .. }
+            | Self::NotEmpty { .. }
             | Self::ReadOnly
             | Self::NotPermitted { .. }
             | Self::Invalid { .. }
@@ -171,7 +174,7 @@ pub fn to_errno(error: &Error) -> i32 {
         Error::NotDirectory => libc::ENOTDIR,
         Error::IsDirectory => libc::EISDIR,
         Error::Exists { .. } => libc::EEXIST,
-        Error::NotEmpty => libc::ENOTEMPTY,
+        Error::NotEmpty { .. } => libc::ENOTEMPTY,
         Error::ReadOnly => libc::EROFS,
         Error::BadHandle => libc::EBADF,
         Error::Stale => libc::ESTALE,
@@ -249,7 +252,7 @@ mod tests {
             (Error::NotDirectory, libc::ENOTDIR, false),
             (Error::IsDirectory, libc::EISDIR, false),
             (Error::Exists { what: what() }, libc::EEXIST, true),
-            (Error::NotEmpty, libc::ENOTEMPTY, false),
+            (Error::NotEmpty { what: what() }, libc::ENOTEMPTY, true),
             (Error::ReadOnly, libc::EROFS, true),
             (Error::BadHandle, libc::EBADF, false),
             (Error::Stale, libc::ESTALE, false),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::branches::pending::Part;
 use crate::data::request::{self, Completeness};
 use crate::drafts::Draft;
 use crate::errno::Error;
@@ -37,6 +38,8 @@ pub enum Body {
     Ctl(Mutex<Vec<u8>>),
     /// A file being dropped, or its receipt.
     Draft(Arc<Draft>),
+    /// A file being copied into a branch to be.
+    Part(Arc<Part>),
     /// A listing.
     List(Listing),
 }

@@ -21,6 +21,7 @@
 //! reply: what takes long runs on a [`pool`] and is answered from there.
 
 pub mod adapter;
+pub mod branches;
 pub mod cli;
 pub mod convert;
 pub mod ctl;

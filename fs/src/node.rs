@@ -1,8 +1,14 @@
 //! What can be in the tree. A node is a small typed key; everything about it is found through the store it belongs to.
 
+use crate::branches::{Link, Member};
+
 /// One store of the mount: 0 for the only one, or its number in the directory that is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u32);
+
+/// One entry of `branches/`; 0 is `main`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BranchNo(pub u32);
 
 /// One query session of a store; 0 is `query/` itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +158,23 @@ pub enum Item {
     /// `kernel/`, `ebpf/` or `wasm/`.
     Programs(ProgramKind),
 
+    /// `branches/`.
+    Branches,
+    /// A directory in `branches/`.
+    Branch(BranchNo),
+    /// `.stores/`.
+    Stores,
+    /// A regular file of a branch, in one state of it.
+    Member(BranchNo, Member, StateNo),
+    /// A symbolic link of a branch.
+    Link(BranchNo, Link),
+    /// A file that is being copied into a branch to be.
+    Part(u64),
+    /// A link that was copied into it.
+    PartLink(u64),
+    /// `diff.jsonl` of a branch's store.
+    Diff,
+
     /// `README`.
     Readme,
     /// `status`.
@@ -212,7 +235,16 @@ impl Item {
                 | Self::Witness
                 | Self::Models
                 | Self::Programs(_)
+                | Self::Branches
+                | Self::Branch(_)
+                | Self::Stores
         )
+    }
+
+    /// Whether it is a symbolic link.
+    #[must_use]
+    pub fn is_link(self) -> bool {
+        matches!(self, Self::Link(..) | Self::PartLink(_))
     }
 }
 
@@ -245,6 +277,12 @@ impl Node {
             Self::Beside(_) => false,
             Self::In(_, item) => item.is_dir(),
         }
+    }
+
+    /// Whether it is a symbolic link.
+    #[must_use]
+    pub fn is_link(self) -> bool {
+        matches!(self, Self::In(_, item) if item.is_link())
     }
 }
 

@@ -82,6 +82,7 @@ pub struct Snap {
     jsonl: OnceLock<JsonlIndex>,
     /// `lineage`, `witness/log.jsonl`, `witness/head`, `witness/verify`, once rendered.
     pub(crate) texts: [OnceLock<Arc<[u8]>>; 4],
+    diff: OnceLock<Arc<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -95,7 +96,15 @@ impl Snap {
     #[must_use]
     pub fn new(view: Arc<View>, owner: Weak<StoreDir>) -> Self {
         let no = StateNo(view.generation());
-        Self { view, no, owner, parts: OnceLock::new(), jsonl: OnceLock::new(), texts: Default::default() }
+        Self {
+            view,
+            no,
+            owner,
+            parts: OnceLock::new(),
+            jsonl: OnceLock::new(),
+            texts: Default::default(),
+            diff: OnceLock::new(),
+        }
     }
 
     /// To be called with every query that may use an index: has one built where it is missing.
@@ -296,6 +305,24 @@ impl Snap {
             }
             at = next;
         }
+    }
+
+    /// `diff.jsonl`, rendered once: O(edits x depth x log n), and all metadata are decoded.
+    ///
+    /// # Errors
+    /// When an ancestor cannot be read; that is tried again.
+    pub fn diff(&self) -> Result<Arc<[u8]>, crate::errno::Error> {
+        if let Some(text) = self.diff.get() {
+            return Ok(text.clone());
+        }
+        let text: Arc<[u8]> = crate::branches::content::diff_lines(self)?.into_bytes().into();
+        Ok(self.diff.get_or_init(|| text).clone())
+    }
+
+    /// Whether `diff.jsonl` was rendered before.
+    #[must_use]
+    pub fn diff_is_ready(&self) -> bool {
+        self.diff.get().is_some()
     }
 
     /// `metadata/ID.json`, or `None` when the vector has none.

@@ -6,11 +6,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use rvf_cow::{Error as StoreError, Family};
 
+use crate::branches::pending::PENDING;
 use crate::errno::{Error, to_errno};
 use crate::node::StoreId;
 use crate::store_dir::{Settings, StoreDir};
@@ -92,7 +93,7 @@ impl Source {
             Self::Directory(directory) => {
                 // Not while the table is locked: a store may be in the middle of being opened.
                 let slots: Vec<_> = directory.slots.read().by_name.values().cloned().collect();
-                slots.iter().filter_map(|slot| slot.state.lock().as_ref()?.as_ref().ok().cloned()).collect()
+                slots.iter().filter_map(|slot| slot.get()).collect()
             }
         }
     }
@@ -124,12 +125,55 @@ struct Slots {
     by_id: BTreeMap<StoreId, Arc<Slot>>,
 }
 
+/// A store that is opened when it is first looked at.
 #[derive(Debug)]
-struct Slot {
+pub(crate) struct Slot {
     id: StoreId,
     name: String,
     path: PathBuf,
     state: Mutex<Option<Result<Arc<StoreDir>, Failure>>>,
+}
+
+impl Slot {
+    /// For the store in `path`, shown as `name` below the mountpoint.
+    pub(crate) fn new(id: StoreId, name: String, path: PathBuf) -> Self {
+        Self { id, name, path, state: Mutex::new(None) }
+    }
+
+    pub(crate) fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// The store, if it is open.
+    pub(crate) fn get(&self) -> Option<Arc<StoreDir>> {
+        self.state.lock().as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// The store, opened when it was not yet, or why it cannot be.
+    pub(crate) fn open(
+        &self,
+        settings: &Arc<Settings>,
+        told: &RwLock<Option<Opened>>,
+    ) -> Result<Arc<StoreDir>, Error> {
+        let mut state = self.state.lock();
+        match &*state {
+            Some(Ok(dir)) => return Ok(dir.clone()),
+            // A file that makes no sense is read again once it has changed.
+            Some(Err(failure)) if failure.blamed.is_some() && failure.blamed == stamp(&self.path) => {
+                return Err(failure.error());
+            }
+            Some(Err(_)) | None => {}
+        }
+        let stamp = stamp(&self.path);
+        let shown_as = settings.mountpoint.join(&self.name);
+        let result = StoreDir::open(self.id, &self.path, shown_as, settings.clone())
+            .map_err(|error| Failure::new(&self.path, &error, stamp));
+        if let (Ok(dir), Some(told)) = (&result, &*told.read()) {
+            told(dir);
+        }
+        *state = Some(result.clone());
+        result.map_err(|failure| failure.error())
+    }
 }
 
 /// Why a store cannot be opened.
@@ -175,14 +219,28 @@ impl Failure {
 
 /// What changes when somebody writes to a file, replaces it, or changes who may read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     file: (u64, u64),
     len: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+impl Stamp {
+    /// How long ago the content was changed; `None` when the clock says that it will be.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.time().elapsed().ok()
+    }
+
+    /// When the content was changed.
+    pub(crate) fn time(&self) -> SystemTime {
+        let nanos = u32::try_from(self.modified.1).unwrap_or(0);
+        let since = u64::try_from(self.modified.0).map_or(Duration::ZERO, |s| Duration::new(s, nanos));
+        SystemTime::UNIX_EPOCH + since
+    }
+}
+
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     let meta = rvf_cow::reach(path).ok()?.meta;
     Some(Stamp {
         file: (meta.dev(), meta.ino()),
@@ -243,6 +301,8 @@ impl Directory {
         let mut entries: Vec<(PathBuf, PathBuf)> = std::fs::read_dir(&self.path)?
             .flatten()
             .filter(|entry| has_store_extension(&entry.path()))
+            // What becomes a branch when its copy is whole.
+            .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(PENDING.as_bytes()))
             .filter_map(|entry| Some((entry.path(), file_of(&entry)?)))
             .collect();
         entries.sort();
@@ -270,7 +330,7 @@ impl Directory {
         for (name, path) in found {
             if !by_name.contains_key(&name) {
                 let id = StoreId(self.next.fetch_add(1, Ordering::Relaxed));
-                let slot = Arc::new(Slot { id, name: name.clone(), path, state: Mutex::new(None) });
+                let slot = Arc::new(Slot::new(id, name.clone(), path));
                 by_name.insert(name.clone(), slot.clone());
                 by_id.insert(id, slot);
                 changed.push(name);
@@ -312,28 +372,7 @@ impl Directory {
 
     fn store(&self, id: StoreId) -> Result<Arc<StoreDir>, Error> {
         let slot = self.slot(id).ok_or(Error::NotFound)?;
-        self.try_open(&slot).map_err(|failure| failure.error())
-    }
-
-    fn try_open(&self, slot: &Slot) -> Result<Arc<StoreDir>, Failure> {
-        let mut state = slot.state.lock();
-        match &*state {
-            Some(Ok(dir)) => return Ok(dir.clone()),
-            // A file that makes no sense is read again once it has changed.
-            Some(Err(failure)) if failure.blamed.is_some() && failure.blamed == stamp(&slot.path) => {
-                return Err(failure.clone());
-            }
-            Some(Err(_)) | None => {}
-        }
-        let stamp = stamp(&slot.path);
-        let shown_as = self.settings.mountpoint.join(&slot.name);
-        let result = StoreDir::open(slot.id, &slot.path, shown_as, self.settings.clone())
-            .map_err(|error| Failure::new(&slot.path, &error, stamp));
-        if let (Ok(dir), Some(opened)) = (&result, &*self.opened.read()) {
-            opened(dir);
-        }
-        *state = Some(result.clone());
-        result
+        slot.open(&self.settings, &self.opened)
     }
 }
 

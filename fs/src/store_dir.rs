@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use rvf_cow::{Access, Event, OpenOptions, Progress, Store};
 use rvf_format::ChecksumState;
 
+use crate::branches::Branches;
 use crate::drafts::Drafts;
 use crate::errno::Error;
 use crate::events::Events;
@@ -80,6 +81,8 @@ pub struct StoreDir {
     pub sessions: Sessions,
     /// Dropped files and receipts.
     pub drafts: Drafts,
+    /// Its branches.
+    pub branches: Branches,
     /// Where the index built in the background stands.
     pub indexing: Indexing,
     /// When this directory came to be; the time of what never changes.
@@ -148,6 +151,7 @@ impl StoreDir {
                 events: Events::default(),
                 sessions: Sessions::default(),
                 drafts: Drafts::default(),
+                branches: Branches::new(store.path()),
                 indexing: Indexing::default(),
                 since: SystemTime::now(),
                 history: Mutex::new(vec![(snap.no, Arc::downgrade(&snap))]),
@@ -280,11 +284,33 @@ impl StoreDir {
         known.unwrap_or_else(|| self.info(snap, part).len() as u64)
     }
 
+    /// The file id of the store; zeros when it has none.
+    #[must_use]
+    pub fn file_id(&self) -> [u8; 16] {
+        let snap = self.snap();
+        let manifest = snap.view.opened().manifest.as_ref().map(|located| &located.manifest);
+        manifest.and_then(|manifest| manifest.identity.as_ref()).map_or([0; 16], |identity| identity.file_id)
+    }
+
+    /// Fails when the mount is read-only, or the store frozen: then nothing written would be taken, and opening says so.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], or that of the store.
+    pub fn writable(&self) -> Result<(), Error> {
+        self.mount_writable()?;
+        match self.snap().view.frozen() {
+            Some(epoch) => {
+                Err(rvf_cow::Error::Frozen { path: self.store.path().to_path_buf(), epoch }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Fails when the mount is read-only.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`], recorded in `error`.
-    pub fn writable(&self) -> Result<(), Error> {
+    /// [`Error::ReadOnly`].
+    pub fn mount_writable(&self) -> Result<(), Error> {
         if self.settings.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 

@@ -113,7 +113,7 @@ fn watch(tree: &Weak<Tree>, receiver: &Receiver<Message>) {
         let Some(tree) = tree.upgrade() else { return };
         look(&tree, (!changed.all).then_some(&changed.names));
         if changed.all {
-            for dir in tree.source.open_stores() {
+            for dir in tree.open_stores() {
                 dir.settings.indexer.tick(&dir);
             }
             looked = Instant::now();
@@ -146,7 +146,7 @@ fn look(tree: &Tree, names: Option<&BTreeSet<OsString>>) {
             }
         }
     }
-    for dir in tree.source.open_stores() {
+    for dir in tree.open_stores() {
         let path = dir.store.path();
         if names.is_some_and(|names| !path.file_name().is_some_and(|name| names.contains(name))) {
             continue;
@@ -162,7 +162,7 @@ fn verify(tree: &Weak<Tree>, end: &Receiver<()>) {
     crate::sys::yield_to_others();
     let mut done = BTreeSet::new();
     while end.recv_timeout(VERIFY_AFTER) == Err(RecvTimeoutError::Timeout) {
-        let Some(stores) = tree.upgrade().map(|tree| tree.source.open_stores()) else { return };
+        let Some(stores) = tree.upgrade().map(|tree| tree.open_stores()) else { return };
         for dir in stores {
             if end.try_recv() == Err(TryRecvError::Disconnected) {
                 return;

@@ -22,7 +22,11 @@ pub(super) fn file_attr(tree: &Tree, attr: &Attr) -> FileAttr {
         mtime: attr.mtime,
         ctime: attr.mtime,
         crtime: attr.mtime,
-        kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
+        kind: match (attr.is_dir, attr.is_link) {
+            (true, _) => FileType::Directory,
+            (_, true) => FileType::Symlink,
+            _ => FileType::RegularFile,
+        },
         perm: attr.perm,
         // 1 for directories too: the number of subdirectories is not promised.
         nlink: 1,

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -177,7 +178,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -202,9 +203,12 @@ impl Filesystem for Adapter {
             }),
             owner: uid.is_some() || gid.is_some(),
         };
-        guarded("setattr", || match self.tree.setattr(ino.0, fh.map(|fh| fh.0), change) {
-            Ok(attr) => reply.attr(&attr.attr_ttl, &file_attr(&self.tree, &attr)),
-            Err(error) => reply.error(errno(&error)),
+        let (caller, long) = (caller(request), self.tree.setattr_takes_long(ino.0, change));
+        self.apart("setattr", long, move |tree| {
+            match tree.setattr(ino.0, fh.map(|fh| fh.0), change, caller) {
+                Ok(attr) => reply.attr(&attr.attr_ttl, &file_attr(tree, &attr)),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
@@ -223,21 +227,44 @@ impl Filesystem for Adapter {
 
     fn mkdir(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         _mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        guarded("mkdir", || match text(name).and_then(|name| self.tree.mkdir(parent.0, name)) {
-            Ok(attr) => reply.entry_with_ttls(
-                &attr.attr_ttl,
-                &attr.name_ttl,
-                &file_attr(&self.tree, &attr),
-                Generation(0),
-            ),
+        guarded("mkdir", || {
+            match text(name).and_then(|name| self.tree.mkdir(parent.0, name, caller(request))) {
+                Ok(attr) => reply.entry_with_ttls(
+                    &attr.attr_ttl,
+                    &attr.name_ttl,
+                    &file_attr(&self.tree, &attr),
+                    Generation(0),
+                ),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        self.apart("readlink", true, move |tree| match tree.readlink(ino.0) {
+            Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn symlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        guarded("symlink", || {
+            match text(name).and_then(|name| self.tree.symlink(parent.0, name, text(target.as_os_str())?)) {
+                Ok(attr) => reply.entry_with_ttls(
+                    &attr.attr_ttl,
+                    &attr.name_ttl,
+                    &file_attr(&self.tree, &attr),
+                    Generation(0),
+                ),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
@@ -249,7 +276,9 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("rmdir", || done(reply)(text(name).and_then(|name| self.tree.rmdir(parent.0, name))));
+        let Ok(name) = text(name).map(str::to_owned) else { return reply.error(Errno::ENOENT) };
+        // Removing a branch waits for the disk.
+        self.apart("rmdir", true, move |tree| done(reply)(tree.rmdir(parent.0, &name)));
     }
 
     fn rename(
@@ -411,7 +440,11 @@ impl Filesystem for Adapter {
     ) {
         guarded("readdir", || {
             let result = self.tree.readdir(fh.0, offset, |entry| {
-                let kind = if entry.node.is_dir() { FileType::Directory } else { FileType::RegularFile };
+                let kind = match entry.node {
+                    node if node.is_dir() => FileType::Directory,
+                    node if node.is_link() => FileType::Symlink,
+                    _ => FileType::RegularFile,
+                };
                 !reply.add(INodeNo(entry.ino), entry.next, kind, &entry.name)
             });
             match result {
@@ -599,17 +632,23 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
+        fh_in: FileHandle,
+        offset_in: u64,
         _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: fuser::CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // Meant for good: the kernel reads and writes instead.
-        reply.error(Errno::ENOSYS);
+        // Only into a branch to be. EOPNOTSUPP makes the kernel read and write instead, this once.
+        let len = len.min(u64::from(u32::MAX >> 1));
+        self.apart("copy_file_range", true, move |tree| {
+            match tree.copy_file_range(fh_in.0, offset_in, fh_out.0, offset_out, len) {
+                Ok(copied) => reply.written(copied as u32),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
     }
 
     fn fallocate(

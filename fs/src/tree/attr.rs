@@ -17,16 +17,23 @@ use crate::store_dir::StoreDir;
 use crate::{ctl, programs, readme, segments, status};
 
 /// For what never changes while the mount lives.
-const LONG: Duration = Duration::from_secs(3600);
+pub(super) const LONG: Duration = Duration::from_secs(3600);
 /// For what may change behind the kernel's back, where asking every time would cost too much.
 const SHORT: Duration = Duration::from_secs(1);
-const NONE: Duration = Duration::ZERO;
+pub(super) const NONE: Duration = Duration::ZERO;
 
-const DATA_BLOCK: u32 = 1 << 20;
-const TEXT_BLOCK: u32 = 4096;
+pub(super) const DATA_BLOCK: u32 = 1 << 20;
+pub(super) const TEXT_BLOCK: u32 = 4096;
 
 /// Size, time, permission bits, name and attribute lifetimes, block size.
-struct Facts(u64, SystemTime, u16, Duration, Duration, u32);
+pub(super) struct Facts(
+    pub(super) u64,
+    pub(super) SystemTime,
+    pub(super) u16,
+    pub(super) Duration,
+    pub(super) Duration,
+    pub(super) u32,
+);
 
 impl Tree {
     /// What `stat` shows of an inode number.
@@ -65,26 +72,24 @@ impl Tree {
                 Err(error) => self.broken_facts(id, item, &error)?,
             },
         };
-        let perm = if self.settings.read_only && !is_query(node) { perm & !0o222 } else { perm };
-        Ok(Attr { ino, size, mtime, is_dir: node.is_dir(), perm, name_ttl, attr_ttl, block_size })
+        let keeps = is_query(node) || node.is_link();
+        let perm = if self.settings.read_only && !keeps { perm & !0o222 } else { perm };
+        let (is_dir, is_link) = (node.is_dir(), node.is_link());
+        Ok(Attr { ino, size, mtime, is_dir, is_link, perm, name_ttl, attr_ttl, block_size })
     }
 
     /// A store that cannot be opened is a directory with nothing but the reason.
     fn broken_facts(&self, id: StoreId, item: Item, error: &Error) -> Result<Facts, Error> {
-        let Source::Directory(directory) = &self.source else { return Err(Error::Stale) };
-        if !directory.has(id) {
-            return Err(Error::Stale);
-        }
+        let changed = match &self.source {
+            _ if self.branches.has(id) => SystemTime::now(),
+            Source::Directory(directory) if directory.has(id) => directory.changed(),
+            _ => return Err(Error::Stale),
+        };
         match item {
-            Item::Top => Ok(Facts(0, directory.changed(), 0o555, SHORT, NONE, TEXT_BLOCK)),
-            Item::Error(Place::Top) => Ok(Facts(
-                error.to_string().len() as u64 + 1,
-                directory.changed(),
-                0o444,
-                NONE,
-                NONE,
-                TEXT_BLOCK,
-            )),
+            Item::Top => Ok(Facts(0, changed, 0o555, SHORT, NONE, TEXT_BLOCK)),
+            Item::Error(Place::Top) => {
+                Ok(Facts(error.to_string().len() as u64 + 1, changed, 0o444, NONE, NONE, TEXT_BLOCK))
+            }
             _ => Err(Error::Stale),
         }
     }
@@ -116,6 +121,21 @@ impl Tree {
                 let session = dir.sessions.get(id).ok_or(Error::Stale)?;
                 Facts(0, session.since, 0o755, LONG, SHORT, TEXT_BLOCK)
             }
+            Item::Branches => Facts(0, self.branches_time(dir), 0o755, LONG, NONE, TEXT_BLOCK),
+            Item::Stores => Facts(0, self.branches_time(dir), 0o555, LONG, NONE, TEXT_BLOCK),
+            Item::Branch(no) => self.branch_facts(dir, no)?,
+            Item::Member(no, member, state) => self.member_facts(dir, no, member, state)?,
+            Item::Link(no, link) => {
+                let target = self.link_target(dir, no, link)?;
+                Facts(target.len() as u64, now, 0o777, NONE, NONE, TEXT_BLOCK)
+            }
+            Item::Part(no) | Item::PartLink(no) => {
+                let attr = dir.branches.part(no).ok_or(Error::Stale)?.attr();
+                let mode = if item.is_link() { 0o777 } else { attr.mode };
+                Facts(attr.len, attr.mtime, mode, NONE, NONE, DATA_BLOCK)
+            }
+            Item::Diff if cheap && !snap.diff_is_ready() => Facts(0, now, 0o444, NONE, NONE, TEXT_BLOCK),
+            Item::Diff => text(snap.diff()?.len(), now),
             Item::Readme => constant(readme::text(dir).len()),
             Item::Status => text(status::text(dir).len(), now),
             Item::StatusJson => text(status::json_text(dir).len(), now),
@@ -236,6 +256,7 @@ pub(super) fn nameless(ino: u64, attr: DraftAttr) -> Attr {
         size: attr.len,
         mtime: attr.time,
         is_dir: false,
+        is_link: false,
         perm: attr.mode,
         name_ttl: NONE,
         attr_ttl: NONE,

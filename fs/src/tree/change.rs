@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::attr::nameless;
 use super::open::{IN_ROOT, place_of};
-use super::{Attr, Tree};
+use super::{Attr, Caller, Tree};
 use crate::drafts::{Draft, Moment, NameKind, name_kind};
 use crate::errno::Error;
 use crate::handle::Body;
@@ -30,7 +30,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::NotPermitted`] anywhere but in `query/`; [`Error::Exists`].
-    pub fn mkdir(&self, parent: u64, name: &str) -> Result<Attr, Error> {
+    pub fn mkdir(&self, parent: u64, name: &str, caller: Caller) -> Result<Attr, Error> {
         if name.len() > 255 {
             return Err(Error::NameTooLong);
         }
@@ -41,12 +41,16 @@ impl Tree {
             return Err(self.refuse(name, Error::denied(IN_ROOT)));
         };
         let dir = self.store(id)?;
+        if let Some(made) = self.make_branch(&dir, item, name, caller) {
+            return made;
+        }
         if item != Item::Query(SessionId(0)) {
             if self.settings.read_only {
                 return Err(Error::ReadOnly);
             }
-            let error =
-                Error::denied(format!("{name}: directories can only be made in query/ (a private session)"));
+            let error = Error::denied(format!(
+                "{name}: directories can only be made in query/ (a private session) and branches/ (a copy of a branch)"
+            ));
             dir.refuse(place_of(item), "", &error);
             return Err(error);
         }
@@ -64,6 +68,7 @@ impl Tree {
             Node::In(id, Item::Query(session)) if session != SessionId(0) => {
                 self.store(id)?.sessions.remove(name)
             }
+            Node::In(id, Item::Branch(no)) => self.remove_branch(&*self.store(id)?, no),
             node if !node.is_dir() => Err(Error::NotDirectory),
             _ if self.settings.read_only => Err(Error::ReadOnly),
             Node::Root => Err(Error::denied("the top directory stays")),
@@ -132,6 +137,9 @@ impl Tree {
                     answer(result.inspect_err(|error| dir.refuse(Place::Metadata, &name, error)));
                 });
             }
+            Item::Part(_) | Item::PartLink(_) | Item::Member(..) | Item::Link(..) => {
+                answer(self.unlink_in_branch(&dir, item, name));
+            }
             // `rm ingest/*` and `rm error`: the sentence goes, the file is there again at once.
             Item::Error(place) => {
                 dir.forgive(place);
@@ -164,6 +172,10 @@ impl Tree {
         no_replace: bool,
         answer: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) {
+        if let Some(moved) = self.branch_rename(parent, name, new_parent, new_name, no_replace) {
+            let tree = self.clone();
+            return self.commits.run(move || answer(moved(&tree)));
+        }
         let found = self.renamed(parent, name, new_parent, new_name, no_replace);
         let (dir, draft, ino) = match found {
             Ok(found) => found,
@@ -246,12 +258,16 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::NotPermitted`] for views; [`Error::ReadOnly`].
-    pub fn setattr(&self, ino: u64, fh: Option<u64>, change: Change) -> Result<Attr, Error> {
+    pub fn setattr(&self, ino: u64, fh: Option<u64>, change: Change, caller: Caller) -> Result<Attr, Error> {
         let node = self.node(ino)?;
         let Node::In(id, item) = node else {
             return Err(Error::denied("the mounted directory keeps its attributes"));
         };
         let dir = self.store(id)?;
+        if let Some(result) = self.branch_setattr(&dir, item, fh, change, caller) {
+            result?;
+            return self.attr(node, ino, false);
+        }
         let handle = fh.and_then(|fh| self.handles.get(fh).ok());
         let draft = match (&handle, item) {
             (Some(handle), _) if matches!(handle.body, Body::Draft(_)) => match &handle.body {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Attr, Tree};
+use crate::branches::Member;
 use crate::drafts::parse_id;
 use crate::errno::Error;
 use crate::handle::{Body, Listing};
@@ -26,7 +27,7 @@ pub struct Entry {
 }
 
 /// Names in a store directory that are always there, in listing order.
-const TOP: [(&str, Item); 16] = [
+const TOP: [(&str, Item); 17] = [
     ("README", Item::Readme),
     ("status", Item::Status),
     ("status.json", Item::StatusJson),
@@ -36,6 +37,7 @@ const TOP: [(&str, Item); 16] = [
     ("segments", Item::Segments),
     ("query", Item::Query(SessionId(0))),
     ("ingest", Item::Ingest),
+    ("branches", Item::Branches),
     ("witness", Item::Witness),
     ("models", Item::Models),
     ("kernel", Item::Programs(ProgramKind::Kernel)),
@@ -63,12 +65,20 @@ impl Tree {
     #[must_use]
     pub fn lookup_takes_long(&self, parent: u64, name: &str) -> bool {
         let Some(Node::In(id, item)) = self.inodes.node(parent) else { return false };
+        // The stores of branches are opened when they are first looked into.
+        if matches!(item, Item::Branches | Item::Branch(_) | Item::Stores) {
+            return true;
+        }
         if !matches!(item, Item::Top | Item::Metadata | Item::Segment(_)) {
             return false;
         }
         let Ok(dir) = self.store(id) else { return false };
         match item {
-            Item::Top => name == "metadata.jsonl" && !dir.snap().metadata_is_ready(),
+            Item::Top => match name {
+                "metadata.jsonl" => !dir.snap().metadata_is_ready(),
+                "diff.jsonl" => !dir.snap().diff_is_ready(),
+                _ => false,
+            },
             Item::Metadata => !dir.snap().metadata_is_ready(),
             Item::Segment(key) => matches!(name, "header" | "info.json") && !dir.knows(&dir.snap(), key),
             _ => false,
@@ -81,12 +91,22 @@ impl Tree {
         let Some(Node::In(id, item)) = self.inodes.node(ino) else { return false };
         if !matches!(
             item,
-            Item::MetadataJsonl(_) | Item::Metadata | Item::MetadataJson(_) | Item::SegmentFile(..)
+            Item::MetadataJsonl(_)
+                | Item::Metadata
+                | Item::MetadataJson(_)
+                | Item::SegmentFile(..)
+                | Item::Branches
+                | Item::Branch(_)
+                | Item::Member(_, Member::MetadataJsonl, _)
+                | Item::Diff
         ) {
             return false;
         }
         let Ok(dir) = self.store(id) else { return false };
         match item {
+            // Files beside the store are read, and stores opened.
+            Item::Branches | Item::Branch(_) | Item::Member(..) => true,
+            Item::Diff => !dir.snap().diff_is_ready(),
             Item::SegmentFile(key, SegmentFile::Header | SegmentFile::Info) => !dir.knows(&dir.snap(), key),
             Item::SegmentFile(..) => false,
             _ => !dir.snap().metadata_is_ready(),
@@ -129,6 +149,9 @@ impl Tree {
             }
             Err(_) => return Err(Error::NotFound),
         };
+        if let Some(found) = self.branch_child(&dir, item, name) {
+            return found;
+        }
         let found = child_item(&dir, item, name)?;
         Ok(Node::In(id, found))
     }
@@ -146,7 +169,10 @@ impl Tree {
             Node::In(id, item) => (id, item),
         };
         match self.store(id) {
-            Ok(dir) => list(&dir, id, item),
+            Ok(dir) => match self.branch_listing(&dir, item) {
+                Some(listing) => listing,
+                None => list(&dir, id, item),
+            },
             Err(Error::NotFound) => Err(Error::Stale),
             Err(_) if item == Item::Top => Ok(Listing {
                 fixed: vec![("error".into(), Node::In(id, Item::Error(Place::Top)))],
@@ -228,6 +254,8 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             "ids.npy" => Some(Item::IdsNpy(snap.no)),
             "metadata.jsonl" => Some(Item::MetadataJsonl(snap.no)),
             "error" => Some(Item::Error(Place::Top)),
+            "diff.jsonl" => snap.view.is_child().then_some(Item::Diff),
+            ".stores" => Some(Item::Stores),
             _ => TOP.iter().find(|(known, _)| *known == name).map(|(_, item)| *item).filter(
                 |item| match item {
                     Item::Programs(kind) => has_programs(&snap, *kind),
@@ -303,6 +331,9 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
             add("vectors.npy", Item::VectorsNpy(snap.no));
             add("ids.npy", Item::IdsNpy(snap.no));
             add("metadata.jsonl", Item::MetadataJsonl(snap.no));
+            if snap.view.is_child() {
+                add("diff.jsonl", Item::Diff);
+            }
             add("error", Item::Error(Place::Top));
         }
         Item::Vectors => {

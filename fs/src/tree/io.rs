@@ -92,6 +92,8 @@ impl Tree {
             }
             Body::Ctl(_) => answer(Ok(piece(ctl::HELP.as_bytes(), offset, size))),
             Body::Draft(draft) => gathered(answer, |out| draft.read(offset, size, out)),
+            // What is copied is compared, not kept.
+            Body::Part(_) => answer(Err(Error::BadHandle)),
             Body::List(_) => answer(Err(Error::IsDirectory)),
         }
     }
@@ -230,6 +232,14 @@ impl Tree {
                     dir.refuse(draft.place, &draft.name(), error);
                 }
                 answer(result.map(|()| len));
+            }
+            Body::Part(part) => {
+                let (part, data) = (part.clone(), data.to_vec());
+                // What is written is compared with what it is a copy of, which may have to come from the disk.
+                self.commits.run(move || {
+                    let result = super::branch::write_part(&dir, &part, offset, &data);
+                    answer(result.map(|()| len));
+                });
             }
             _ => answer(Err(Error::BadHandle)),
         }
@@ -443,6 +453,10 @@ impl Tree {
                     }
                     answer(tree.commit(&dir, &draft, handle.ino, Moment::Close));
                 });
+            }
+            Body::Part(part) => {
+                let (tree, part) = (self.clone(), part.clone());
+                self.commits.run(move || answer(tree.part_closed(&dir, &part)));
             }
             _ => answer(Ok(())),
         }

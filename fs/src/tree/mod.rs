@@ -4,6 +4,7 @@
 //! thread; the others return.
 
 mod attr;
+mod branch;
 mod change;
 mod dir;
 mod io;
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 
+use crate::branches::registry::Registry;
 use crate::errno::Error;
 use crate::handle::Handles;
 use crate::inode::Inodes;
@@ -37,6 +39,8 @@ pub struct Attr {
     pub mtime: SystemTime,
     /// A directory, or a regular file.
     pub is_dir: bool,
+    /// A symbolic link.
+    pub is_link: bool,
     /// Permission bits.
     pub perm: u16,
     /// How long the kernel may keep the name.
@@ -70,6 +74,8 @@ pub struct Tree {
     pub inodes: Inodes,
     /// What is mounted.
     pub source: Source,
+    /// The stores of branches that were looked into.
+    pub branches: Registry,
     /// Open files.
     pub handles: Handles,
     /// Where long work runs that only reads.
@@ -111,6 +117,7 @@ impl Tree {
         let tree = Arc::new(Self {
             inodes: Inodes::new(root),
             source,
+            branches: Registry::new(settings.clone()),
             handles: Handles::default(),
             pool: Pool::new(WORKERS),
             commits: Pool::new(COMMITTERS),
@@ -130,8 +137,9 @@ impl Tree {
         };
         match &tree.source {
             Source::File(dir) => listen(dir),
-            Source::Directory(directory) => directory.on_open(Box::new(listen)),
+            Source::Directory(directory) => directory.on_open(Box::new(listen.clone())),
         }
+        tree.branches.on_open(Box::new(listen));
         tree
     }
 
@@ -172,7 +180,15 @@ impl Tree {
 
     /// The store a node belongs to.
     pub(crate) fn store(&self, id: StoreId) -> Result<Arc<StoreDir>, Error> {
-        self.source.store(id)
+        if Registry::owns(id) { self.branches.store(id) } else { self.source.store(id) }
+    }
+
+    /// Stores that are open now.
+    #[must_use]
+    pub fn open_stores(&self) -> Vec<Arc<StoreDir>> {
+        let mut stores = self.source.open_stores();
+        stores.extend(self.branches.open_stores());
+        stores
     }
 
     pub(crate) fn node(&self, ino: u64) -> Result<Node, Error> {

@@ -84,6 +84,10 @@ impl Tree {
             Err(error) => return Err(error),
         };
         let snap = dir.snap();
+        if let Some(opened) = self.open_branch(&dir, item, how) {
+            let (dir, body, caching) = opened?;
+            return Ok(self.opened(node, ino, Some(dir), how, caller, body, caching));
+        }
         let (body, caching) =
             if how.write { self.writing(&dir, &snap, item, how)? } else { reading(&dir, &snap, item)? };
         Ok(self.opened(node, ino, Some(dir), how, caller, body, caching))
@@ -246,6 +250,16 @@ impl Tree {
             dir.refuse(place, name, &Error::ReadOnly);
             return Err(Error::ReadOnly);
         }
+        // A frozen store can be branched.
+        if let Item::Branch(no) = item {
+            let part = self.make_part(&dir, no, name, None)?;
+            let node = Node::In(id, Item::Part(part.no));
+            let attr = self.remembered(node)?;
+            let opened =
+                self.opened(node, attr.ino, Some(dir), how, caller, Body::Part(part), Caching::Direct);
+            return Ok((attr, opened));
+        }
+        self.writable(&dir, place, name)?;
         let kind = name_kind(place, name).inspect_err(|error| dir.refuse(place, name, error))?;
         if name == "error" {
             return Err(Error::Exists { what: "error exists".into() });
@@ -296,7 +310,7 @@ fn end_line(text: &mut Vec<u8>) {
     }
 }
 
-fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Result<(Body, Caching), Error> {
+pub(super) fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Result<(Body, Caching), Error> {
     let direct = |text: String| (Body::Text(text.into_bytes().into()), Caching::Direct);
     let state = |no| dir.snap_of(no).ok_or(Error::Stale);
     Ok(match item {
@@ -376,6 +390,7 @@ fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Result<(Body, C
         }
         Item::Ctl => direct(ctl::HELP.to_owned()),
         Item::Events => (Body::Events, Caching::Direct),
+        Item::Diff => (Body::Text(snap.diff()?), Caching::Direct),
         Item::Error(place) => direct(dir.refusal(place).0),
         _ => return Err(Error::IsDirectory),
     })
