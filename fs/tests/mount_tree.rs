@@ -16,6 +16,7 @@ fn a_store_directory_has_what_it_promises() {
         m.list(""),
         [
             "README",
+            "branches",
             "ctl",
             "error",
             "events",
@@ -49,7 +50,9 @@ fn a_store_directory_has_what_it_promises() {
 fn every_size_is_exact_and_every_file_reads_to_its_end() {
     need_fuse!();
     let m = Mounted::new(20);
+    m.sh_ok("cp -r branches/main branches/exp");
     let mut files = 0;
+    let events = m.read("events");
     let mut queue = vec![m.at.clone()];
     while let Some(dir) = queue.pop() {
         for entry in fs::read_dir(&dir).expect("a listing") {
@@ -60,13 +63,19 @@ fn every_size_is_exact_and_every_file_reads_to_its_end() {
                 continue;
             }
             files += 1;
+            if meta.is_symlink() {
+                let target = fs::read_link(&path).expect("a target");
+                assert_eq!(target.as_os_str().len() as u64, meta.len(), "{}", path.display());
+                assert!(path.exists(), "{} leads nowhere", path.display());
+                continue;
+            }
             let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             assert_eq!(bytes.len() as u64, meta.len(), "{}", path.display());
             assert!(meta.blocks() * 512 >= meta.len(), "{} must not look sparse", path.display());
         }
     }
     assert!(files > 50, "{files}");
-    assert_eq!(m.read("events"), "", "walking changes nothing");
+    assert_eq!(m.read("events"), events, "walking changes nothing");
 }
 
 #[test]

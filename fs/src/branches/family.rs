@@ -224,8 +224,8 @@ mod tests {
             [
                 ("exp.rvf", "/d/exp.rvf"),
                 ("f.", "/d/f..rvf"),
-                ("exp", "/d/f.exp.rvdna"),
-                ("f.exp.rvf", "/d/f.exp.rvf"),
+                ("f.exp.rvdna", "/d/f.exp.rvdna"),
+                ("exp", "/d/f.exp.rvf"),
                 ("f.main.rvf", "/d/f.main.rvf"),
                 ("other", "/d/other.rvf"),
             ]

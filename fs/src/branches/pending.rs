@@ -381,7 +381,10 @@ impl Pending {
                 )));
             }
             Some(_) => {}
-            None => bind(&mut state, source)?,
+            None => {
+                bind(&mut state, source)?;
+                verify_earlier(&state)?;
+            }
         }
         let taken = len.min(whole.saturating_sub(offset));
         let mut now = part.now.lock();
@@ -427,11 +430,23 @@ impl Pending {
             verify_earlier(&state)?;
         }
         let Some(bound) = &state.bound else { return Ok(false) };
+        let own = part.now.lock();
+        if own.wrong {
+            return Err(differs(&own.name, own.len));
+        }
+        drop(own);
+        if Member::ALL.iter().any(|(_, name)| !state.parts.contains_key(*name)) {
+            return Ok(false);
+        }
+        // Everything is there: now or never. Tools try another way when the kernel's copying is refused, so it is said again.
+        if let Some((name, part)) = state.parts.iter().find(|(_, part)| part.now.lock().wrong) {
+            return Err(differs(name, part.now.lock().len));
+        }
         for (member, name) in Member::ALL {
             let Some(part) = state.parts.get(name) else { return Ok(false) };
             let now = part.now.lock();
-            if now.wrong {
-                return Err(differs(name, now.len));
+            if now.hash.is_some() {
+                return Ok(false);
             }
             let want = match member {
                 Member::Origin => bound.origin.len() as u64,

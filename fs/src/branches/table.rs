@@ -102,7 +102,7 @@ pub struct Row {
 /// Names that were unlinked in a branch come back when the branch itself is not removed within this time.
 const HIDDEN: Duration = Duration::from_secs(60);
 /// A copying tool that makes nothing for so long is done.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(2);
 /// Directories being copied into at once.
 const MAX_PENDING: usize = 1024;
 

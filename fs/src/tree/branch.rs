@@ -381,7 +381,7 @@ impl Tree {
         };
         let copy = || {
             let store = self.branch_store(&owner, &row)?;
-            let source = source_of(dir, &owner, &row, store)?;
+            let source = source_of(dir, &row, store)?;
             let snap = match &from.body {
                 Body::Rows(snap, _) | Body::Ids(snap, _) | Body::Jsonl(snap) => snap.clone(),
                 _ => source.dir.snap_of(state).ok_or(Error::Stale)?,
@@ -419,7 +419,7 @@ impl Tree {
                     "origin: it names a file that is no branch of this store; copy a branch of this store",
                 )
             })?;
-            source_of(dir, dir, row, self.branch_store(dir, row)?)
+            source_of(dir, row, self.branch_store(dir, row)?)
         };
         let closed = pending.closed(part, &dir.branches.family, find);
         match closed {
@@ -764,12 +764,7 @@ fn refused(dir: &StoreDir, error: Error) -> Error {
 }
 
 /// A branch as what a copy in `target` can be bound to.
-fn source_of(
-    target: &StoreDir,
-    owner: &StoreDir,
-    row: &Row,
-    store: Arc<StoreDir>,
-) -> Result<pending::Found, Error> {
+fn source_of(target: &StoreDir, row: &Row, store: Arc<StoreDir>) -> Result<pending::Found, Error> {
     let file_id = store.file_id();
     if file_id == [0; 16] {
         return Err(Error::denied(format!(
@@ -777,10 +772,17 @@ fn source_of(
             store.store.path().display()
         )));
     }
-    let own = owner.id == target.id || target.store.path() == owner.store.path();
-    let beside = store.store.path().parent() == target.store.path().parent();
-    if !own && !beside {
-        return Err(Error::denied("a branch is copied within the branches/ of its own store"));
+    let family = file_id == target.file_id()
+        || target.branches.list(target.file_id())?.iter().any(|row| match &row.what {
+            What::File(found) => found.path == store.store.path(),
+            _ => false,
+        });
+    if !family {
+        return Err(Error::denied(format!(
+            "{}: no branch of {}; a branch is copied within the branches/ of its own store",
+            store.store.path().display(),
+            target.store.path().display()
+        )));
     }
     let has_parent = match &row.what {
         What::Main => store.snap().view.is_child(),
