@@ -55,6 +55,9 @@ pub fn text(dir: &StoreDir) -> String {
              \x20   {some} > vectors/{example}\n\
              \x20   echo '{{\"name\": \"example\"}}' > metadata/{example}.json\n\
              \x20   rm vectors/{example}   # deletes it\n\
+             \x20   cp -r branches/main branches/example   # a copy-on-write branch, a few hundred bytes\n\
+             \x20   cat branches/example/diff.jsonl        # what it shows otherwise: nothing yet\n\
+             \x20   rm -r branches/example\n\
              \x20   cat ctl                # verbs such as compact and reindex; echo one into ctl\n\
              .npy, .jsonl, .json, .csv and .fvecs files can be dropped into ingest/; each is added whole or not at all.\n\
              A write that is refused fails with an error number; the reason is in the file error.\n",
