@@ -484,6 +484,10 @@ fn usage() {
         "check",
         "export",
         "verify-witness",
+        "branch",
+        "derive",
+        "diff",
+        "merge",
     ] {
         assert!(help.contains(&format!("\n  {verb}")), "{verb}");
         assert!(dir.ok(&[verb, "--help"]).contains("Usage: rvf "), "{verb}");
@@ -523,11 +527,102 @@ fn branches_are_made_frozen_and_led_to_their_parent() {
     assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
 
     let frozen: Value = serde_json::from_str(&dir.ok(&["freeze", "a.exp.rvf", "--json"])).unwrap();
-    assert_eq!(frozen["frozen"], json!(true));
+    assert_eq!(frozen["status"], json!("frozen"));
+    assert!(frozen["snapshot_epoch"].is_u64(), "{frozen}");
     let refused = dir.rvf(&["delete", "a.exp.rvf", "--ids", "2"]);
     assert_eq!(refused.status, 1);
     assert!(refused.err.contains("frozen"), "{}", refused.err);
     let deeper = dir.ok(&["branch", "a.exp.rvf", "deeper.rvf", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&deeper).unwrap()["lineage_depth"], json!(2));
     assert_eq!(dir.ok(&["export", "deeper.rvf"]), shown);
+}
+
+#[test]
+fn stores_are_compared_and_branches_folded_in() {
+    let dir = Dir::new();
+    three(&dir);
+    dir.ok(&["branch", "a.rvf", "a.exp.rvf"]);
+    assert_eq!(dir.ok(&["diff", "a.rvf", "a.exp.rvf"]), "");
+    dir.ok(&["delete", "a.exp.rvf", "--ids", "1"]);
+    dir.write(
+        "more.jsonl",
+        "{\"id\": 2, \"vector\": [7,7]}\n{\"id\": 30, \"vector\": [3,3], \"metadata\": {\"x\": 1}}\n",
+    );
+    dir.ok(&["ingest", "a.exp.rvf", "-i", "more.jsonl"]);
+    let differ = dir.rvf(&["diff", "a.rvf", "a.exp.rvf"]);
+    assert_eq!((differ.status, differ.out.as_str(), differ.err.as_str()), (1, "- 1\n~ 2 vector\n+ 30\n", ""));
+    let summary = dir.rvf(&["diff", "a.rvf", "a.exp.rvf", "--summary", "--json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&summary.out).unwrap(),
+        json!({ "added": 1, "removed": 1, "changed": 1 })
+    );
+    let lines = dir.rvf(&["diff", "a.rvf", "a.exp.rvf", "--json"]).out;
+    assert_eq!(lines.lines().next(), Some("{\"id\": 1, \"change\": \"removed\"}"));
+    assert_eq!(dir.rvf(&["diff", "a.rvf", "none.rvf"]).status, 2);
+
+    let shown = dir.ok(&["export", "a.exp.rvf"]);
+    let merged: Value = serde_json::from_str(&dir.ok(&["merge", "a.exp.rvf", "--json"])).unwrap();
+    assert_eq!(merged["status"], json!("merged"));
+    assert_eq!((&merged["added"], &merged["changed"], &merged["removed"]), (&json!(1), &json!(1), &json!(1)));
+    assert_eq!(dir.ok(&["diff", "a.rvf", "a.exp.rvf"]), "");
+    assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown, "the branch stays as it is");
+
+    dir.write("one.jsonl", "{\"id\": 3, \"vector\": [1,1]}\n");
+    dir.write("two.jsonl", "{\"id\": 3, \"vector\": [2,2]}\n");
+    dir.ok(&["ingest", "a.rvf", "-i", "one.jsonl"]);
+    dir.ok(&["ingest", "a.exp.rvf", "-i", "two.jsonl"]);
+    let before = dir.read("a.rvf");
+    let refused = dir.rvf(&["merge", "a.exp.rvf"]);
+    assert_eq!(refused.status, 1);
+    assert!(refused.out.starts_with("conflict 3: the parent "), "{}", refused.out);
+    assert!(refused.err.contains("nothing was merged: 1 vector(s)"), "{}", refused.err);
+    assert_eq!(dir.read("a.rvf"), before);
+    assert!(dir.fails(&["merge", "a.rvf"], 1).contains("is no branch"));
+}
+
+#[test]
+fn children_are_what_their_type_says() {
+    let dir = Dir::new();
+    dir.ok(&["create", "p.rvf", "-d", "2"]);
+    let rows: String = (0..20)
+        .map(|i| format!("{{\"id\": {i}, \"vector\": [{i},1], \"metadata\": {{\"year\": {}}}}}\n", 2000 + i))
+        .collect();
+    dir.write("rows.txt", &rows);
+    dir.ok(&["ingest", "p.rvf", "-i", "rows.txt", "--format", "jsonl"]);
+    let parent = dir.read("p.rvf");
+    let derived: Value = serde_json::from_str(&dir.ok(&["derive", "p.rvf", "p.c.rvf", "--json"])).unwrap();
+    assert_eq!(derived["status"], json!("derived"));
+    assert_eq!((&derived["derivation_type"], &derived["lineage_depth"]), (&json!("clone"), &json!(1)));
+    assert_eq!(dir.ok(&["export", "p.c.rvf"]), dir.ok(&["export", "p.rvf"]));
+
+    dir.ok(&["derive", "p.rvf", "p.f.rvf", "--type", "filter", "--filter", "year >= 2015"]);
+    let ids: Vec<u64> = dir
+        .ok(&["export", "p.f.rvf"])
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ids, [15, 16, 17, 18, 19]);
+    let nearest: Value =
+        serde_json::from_str(&dir.ok(&["query", "p.f.rvf", "-v", "0,1", "-k", "2", "--json"])).unwrap();
+    assert_eq!(nearest["results"][0]["id"], json!(15));
+
+    dir.ok(&["derive", "p.rvf", "p.s.rvf", "-t", "snapshot"]);
+    assert_eq!(dir.ok(&["export", "p.s.rvf"]), dir.ok(&["export", "p.rvf"]));
+    assert!(dir.fails(&["delete", "p.s.rvf", "--ids", "1"], 1).contains("frozen"));
+    assert_eq!(dir.read("p.rvf"), parent, "the parent is not written");
+
+    assert!(dir.fails(&["derive", "p.rvf", "p.c.rvf", "-t", "snapshot"], 1).contains("exists"));
+    assert!(dir.fails(&["derive", "p.rvf", "x.rvf", "-t", "filter"], 1).contains("--filter"));
+    assert!(
+        dir.fails(&["derive", "p.rvf", "x.rvf", "-t", "filter", "--filter", "year >"], 1).contains("year >")
+    );
+    for kind in ["merge", "quantize", "reindex", "transform"] {
+        assert!(dir.fails(&["derive", "p.rvf", "x.rvf", "-t", kind], 1).contains("this version"), "{kind}");
+    }
+    let names: Vec<String> = std::fs::read_dir(dir.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.') || name.contains(".lock") || name == "x.rvf")
+        .collect();
+    assert!(names.is_empty(), "{names:?}");
 }

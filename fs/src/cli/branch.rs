@@ -23,14 +23,14 @@ pub(super) struct BranchArgs {
 }
 
 /// `child` of `parent` is called `<stem>.NAME.rvf`, or anything.
-fn name_of(parent: &Path, child: &Path) -> String {
+pub(super) fn name_of(parent: &Path, child: &Path) -> String {
     let stem = |path: &Path| path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let own = stem(child);
     own.strip_prefix(&format!("{}.", stem(parent))).map_or(own.clone(), str::to_owned)
 }
 
 pub(super) fn branch(args: &BranchArgs, out: &mut Out) -> Result<(), Failure> {
-    let store = open::reading(&args.parent, false)?;
+    let store = open::glancing(&args.parent, false)?;
     let name = args.name.clone().unwrap_or_else(|| name_of(&args.parent, &args.child));
     let report = store.branch(&args.child, &BranchOptions { name, ..BranchOptions::default() })?;
     let reference = report.reference.as_ref().err();
@@ -66,12 +66,12 @@ pub(super) struct FreezeArgs {
 }
 
 pub(super) fn freeze(args: &FreezeArgs, out: &mut Out) -> Result<(), Failure> {
-    let epoch = open::writing(&args.path, &args.waiting)?.freeze()?;
+    let epoch = open::appending(&args.path, &args.waiting)?.freeze()?;
     if args.json {
-        return out.json(&json!({ "frozen": true, "epoch": epoch }));
+        return out.json(&json!({ "status": "frozen", "snapshot_epoch": epoch }));
     }
-    out.line("Frozen for good:")?;
-    out.pair("Epoch:", epoch)
+    out.line("Store frozen:")?;
+    out.pair("Snapshot epoch:", epoch)
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,7 @@ pub(super) struct ReparentArgs {
 }
 
 pub(super) fn reparent(args: &ReparentArgs, out: &mut Out) -> Result<(), Failure> {
-    let epoch = open::writing(&args.path, &args.waiting)?.reparent(&args.parent)?;
+    let epoch = open::appending(&args.path, &args.waiting)?.reparent(&args.parent)?;
     if args.json {
         return out.json(&json!({ "parent": args.parent.to_string_lossy(), "epoch": epoch }));
     }

@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// File of vectors; - reads stdin
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
+    /// Form of FILE, where its name does not tell
+    #[arg(long, value_name = "FORM", value_parser = ["npy", "json", "jsonl", "csv", "fvecs"])]
+    format: Option<String>,
     /// Commit every N rows by themselves instead of all rows at once
     #[arg(short, long, value_name = "N")]
     batch_size: Option<usize>,
@@ -54,7 +57,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let (bytes, file) = open::input_file(&args.input)?;
-    let format = format_of(&args.input, &bytes)?;
+    let format = match &args.format {
+        // The name is all that tells them apart otherwise.
+        Some(form) => format_of(&args.input.with_extension(form), &bytes)?,
+        None => format_of(&args.input, &bytes)?,
+    };
     if format == Format::Json && bytes.iter().filter(|b| !b.is_ascii_whitespace()).eq(b"[]") {
         // The reference does not look at the store here.
         if args.json {

@@ -6,8 +6,8 @@
 //! | exit | when |
 //! | --- | --- |
 //! | 0 | done |
-//! | 1 | failed: one line `error: ...` on stderr, nothing was changed |
-//! | 2 | wrong usage; also `verify-witness` of records that nobody can verify |
+//! | 1 | failed: one line `error: ...` on stderr, nothing was changed; `diff`: the stores differ |
+//! | 2 | wrong usage; also `verify-witness` of records that nobody can verify, and `diff` that cannot compare |
 //! | 3 | `verify-witness` or `check` found damage |
 //! | 4 | another writer holds the lock |
 
@@ -16,6 +16,8 @@ mod check;
 mod compact;
 mod create;
 mod delete;
+mod derive;
+mod diff;
 mod export;
 mod failure;
 mod ingest;
@@ -67,6 +69,12 @@ enum Command {
     Reindex(compact::ReindexArgs),
     /// Make a copy-on-write child: a small file that shows what its parent holds now, to be changed on its own
     Branch(branch::BranchArgs),
+    /// Make a child store: a clone, the part that matches a filter, or a snapshot
+    Derive(derive::Args),
+    /// Compare what two stores show, vector by vector
+    Diff(diff::DiffArgs),
+    /// Fold a branch into its parent
+    Merge(diff::MergeArgs),
     /// Make a store read-only for good
     Freeze(branch::FreezeArgs),
     /// Record where a child's parent is now
@@ -100,6 +108,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Compact(args) => compact::compact(args, &mut out),
         Command::Reindex(args) => compact::reindex(args, &mut out),
         Command::Branch(args) => branch::branch(args, &mut out),
+        Command::Derive(args) => derive::run(args, &mut out),
+        Command::Diff(args) => diff::diff(args, &mut out),
+        Command::Merge(args) => diff::merge(args, &mut out),
         Command::Freeze(args) => branch::freeze(args, &mut out),
         Command::Reparent(args) => branch::reparent(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),

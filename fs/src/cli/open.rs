@@ -28,7 +28,18 @@ pub(super) struct Waiting {
 /// # Errors
 /// Whatever keeps the file from being read.
 pub(super) fn reading(path: &Path, recover: bool) -> Result<Arc<Store>, Failure> {
-    let options = OpenOptions { access: Access::ReadOnly, ..OpenOptions::default() };
+    let store = glancing(path, recover)?;
+    store.verify_vectors()?;
+    warn(path, &store.view());
+    Ok(store)
+}
+
+/// The same without looking at vectors and metadata: O(segments), for commands that need none of them.
+///
+/// # Errors
+/// As [`reading`].
+pub(super) fn glancing(path: &Path, recover: bool) -> Result<Arc<Store>, Failure> {
+    let options = OpenOptions { access: Access::ReadOnly, verify: false, ..OpenOptions::default() };
     let store = Store::open(path, &options)?;
     let view = store.view();
     if !recover {
@@ -50,7 +61,6 @@ pub(super) fn reading(path: &Path, recover: bool) -> Result<Arc<Store>, Failure>
             return Err(Failure::coded(codes::MANIFEST_NOT_FOUND, &text));
         }
     }
-    warn(path, &view);
     Ok(store)
 }
 
@@ -59,14 +69,24 @@ pub(super) fn reading(path: &Path, recover: bool) -> Result<Arc<Store>, Failure>
 /// # Errors
 /// Whatever keeps the file from being opened; a lock is only met when the command commits.
 pub(super) fn writing(path: &Path, waiting: &Waiting) -> Result<Arc<Store>, Failure> {
+    let store = appending(path, waiting)?;
+    store.verify_vectors()?;
+    warn(path, &store.view());
+    Ok(store)
+}
+
+/// The same without looking at vectors and metadata, for commands that add a record and need none of them.
+///
+/// # Errors
+/// As [`writing`].
+pub(super) fn appending(path: &Path, waiting: &Waiting) -> Result<Arc<Store>, Failure> {
     let options = OpenOptions {
         access: Access::ReadWrite,
         lock_wait: Duration::from_secs(waiting.lock_wait),
+        verify: false,
         ..OpenOptions::default()
     };
-    let store = Store::open(path, &options)?;
-    warn(path, &store.view());
-    Ok(store)
+    Ok(Store::open(path, &options)?)
 }
 
 /// Says on stderr what is not in order, in the reference's words where it has them.
