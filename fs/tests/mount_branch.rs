@@ -478,3 +478,47 @@ fn times_and_modes_are_taken_over() {
     m.sh_ok("echo 1,1,1,1 > branches/exp/vectors/1");
     assert!(time("branches/exp/ids.npy") > 1_000_000_000, "a change is newer");
 }
+
+/// A copy that is not whole yet was told from others by its name alone, so one that was renamed became what was copied
+/// into the next directory of its old name.
+#[test]
+fn a_renamed_copy_stays_what_it_was_bound_to() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    m.sh_ok("cp -r branches/main branches/other && echo 9,9,9,9 > branches/other/vectors/99");
+    m.sh_ok("mkdir branches/x && cp branches/main/origin branches/x/ && mv branches/x branches/y");
+    m.sh_ok("mkdir branches/x && cp branches/other/origin branches/x/");
+    m.sh_ok("cd branches/main && cp ids.npy vectors.npy metadata.jsonl ../y/");
+    m.sh_ok("cd branches/other && cp ids.npy vectors.npy metadata.jsonl ../x/");
+    for (copy, source) in [("y", "main"), ("x", "other")] {
+        assert!(open_store(&child(&m, copy)).view().complete().is_ok(), "{copy}");
+        let same =
+            m.bytes(&format!(".stores/{copy}/ids.npy")) == m.bytes(&format!("branches/{source}/ids.npy"));
+        assert!(same, "{copy} is {source}");
+    }
+}
+
+/// A branch could be removed or renamed while it was being copied: the copy ended without an error and without a parent.
+#[test]
+fn what_is_being_copied_stays_where_it_is() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    m.sh_ok("cp -r branches/main branches/a && echo 9,9,9,9 > branches/a/vectors/99");
+    m.sh_ok("mkdir branches/b && cp branches/a/origin branches/b/");
+    assert_eq!(errno(fs::remove_dir(m.path("branches/a"))), libc::EBUSY);
+    assert!(m.read("error").contains("branches/a is being copied into b"), "{}", m.read("error"));
+    assert_eq!(errno(fs::rename(m.path("branches/a"), m.path("branches/c"))), libc::EBUSY);
+    m.sh_ok("rm -r branches/b && mv branches/a branches/c && rmdir branches/c");
+    assert_eq!(names(&m), ["main"]);
+    // The last file of a copy says that the parent has gone.
+    m.sh_ok("cp -r branches/main branches/a && mkdir branches/b");
+    m.sh_ok("cd branches/a && cp origin ids.npy vectors.npy ../b/");
+    let out = tempfile::tempdir().expect("a directory");
+    let last = out.path().join("metadata.jsonl");
+    m.sh_ok(&format!("cp branches/a/metadata.jsonl {}", last.display()));
+    // Another program takes the parent away nevertheless.
+    fs::remove_file(child(&m, "a")).expect("removed");
+    assert_eq!(m.sh(&format!("cp {} branches/b/", last.display())).status.code(), Some(1));
+    assert!(m.read("error").contains("moved or removed meanwhile"), "{}", m.read("error"));
+    assert!(!child(&m, "b").exists());
+}

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -23,6 +24,9 @@ use crate::store_dir::StoreDir;
 
 /// How the name of a child file begins whose copy is not whole yet.
 pub const PENDING: &str = ".pending-";
+
+/// Tells the hidden files of one process apart: a directory may be renamed, and another one made under its old name.
+static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// Most names in one pending directory: the members, the links, and a temporary name for each.
 const MAX_PARTS: usize = 64;
@@ -132,6 +136,7 @@ struct Bound {
     frozen: bool,
     origin: String,
     scratch: PathBuf,
+    mmap: bool,
     snap: Arc<Snap>,
     links: BTreeSet<&'static str>,
 }
@@ -169,6 +174,14 @@ impl Pending {
     #[must_use]
     pub fn done(&self) -> Option<Done> {
         self.state.lock().done.clone()
+    }
+
+    /// The name, and the file id of the branch it is a copy of, while it is bound and not whole.
+    #[must_use]
+    pub fn copies(&self) -> Option<(String, [u8; 16])> {
+        let state = self.state.lock();
+        let bound = state.bound.as_ref().filter(|_| state.done.is_none() && !state.gone)?;
+        Some((state.name.clone(), bound.source))
     }
 
     /// Whether the copying tool has made everything it will make, or has stopped doing so.
@@ -456,6 +469,7 @@ impl Pending {
                 return Ok(false);
             }
         }
+        check_whole(bound)?;
         let path = family.path_of(&state.name);
         settle(&bound.scratch, &path, family)?;
         state.done = Some(Done { path, from_frozen: bound.frozen });
@@ -527,8 +541,9 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
     let stem = source.base.file_stem().unwrap_or_default().to_string_lossy();
     let extension = source.base.extension().map_or("rvf".into(), |e| e.to_string_lossy());
     let scratch = source.base.with_file_name(format!(
-        "{PENDING}{}-{stem}.{}.{extension}",
+        "{PENDING}{}-{:x}-{stem}.{}.{extension}",
         std::process::id(),
+        SERIAL.fetch_add(1, Ordering::Relaxed),
         state.name
     ));
     let options = BranchOptions { name: state.name.clone(), ..BranchOptions::default() };
@@ -548,10 +563,21 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
         frozen: parent.view.frozen().is_some(),
         origin: content::origin(&parent),
         scratch,
+        mmap: open.mmap,
         snap,
         links: source.links.clone(),
     });
     Ok(())
+}
+
+/// Fails when the branch would not find its parent: another program may have moved or removed it since the copy was bound.
+fn check_whole(bound: &Bound) -> Result<(), Error> {
+    let open =
+        OpenOptions { access: Access::ReadOnly, mmap: bound.mmap, verify: false, ..OpenOptions::default() };
+    let store = Store::open(&bound.scratch, &open)?;
+    store.view().complete().map_err(|error| {
+        Error::denied(format!("the branch that is copied was moved or removed meanwhile: {error}"))
+    })
 }
 
 /// Compares what was written before the copy was bound.

@@ -279,7 +279,7 @@ impl Branches {
         }
         let path = self.family.path_of(name);
         // The hidden names a branch has while it is made are longer by so much.
-        if path.file_name().is_none_or(|file| file.len() + 32 > 255) {
+        if path.file_name().is_none_or(|file| file.len() + 48 > 255) {
             return Err(Error::NameTooLong);
         }
         Ok(())
@@ -317,10 +317,29 @@ impl Branches {
 
     /// A pending directory gets another name.
     pub fn rename_pending(&self, no: BranchNo, new: &str) {
-        if let Some((name, pending)) = self.inner.lock().known.get_mut(&no).and_then(|k| k.pending.as_mut()) {
+        let pending = {
+            let mut inner = self.inner.lock();
+            let Some((name, pending)) = inner.known.get_mut(&no).and_then(|k| k.pending.as_mut()) else {
+                return;
+            };
             new.clone_into(name);
-            pending.rename(new);
-        }
+            pending.clone()
+        };
+        // Not with the table locked: a copy that is being closed holds its own lock and looks into the table.
+        pending.rename(new);
+    }
+
+    /// Names of the directories into which the branch with that file id is being copied.
+    #[must_use]
+    pub fn copied_into(&self, file_id: [u8; 16]) -> Vec<String> {
+        let inner = self.inner.lock();
+        let pending: Vec<Arc<Pending>> =
+            inner.known.values().filter_map(|known| Some(known.pending.as_ref()?.1.clone())).collect();
+        drop(inner);
+        let copies = pending.iter().filter_map(|pending| pending.copies());
+        let mut names: Vec<String> = copies.filter(|(_, of)| *of == file_id).map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names
     }
 
     /// A branch's file is gone.

@@ -488,6 +488,7 @@ impl Tree {
                             ),
                         });
                     }
+                    check_not_copied(dir, found)?;
                     std::fs::remove_file(&found.path)
                         .map_err(|error| Error::io(found.path.display().to_string(), error))?;
                     let mut lock = found.path.clone().into_os_string();
@@ -581,6 +582,7 @@ impl Tree {
             What::File(found) => found,
             What::Main => return Err(Error::NotFound),
         };
+        check_not_copied(dir, found)?;
         let path = dir.branches.family.path_of(new);
         std::fs::hard_link(&found.path, &path).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => Error::Exists { what: format!("{} exists", path.display()) },
@@ -808,6 +810,21 @@ fn rows_below(dir: &StoreDir, found: &Found) -> Vec<Row> {
         _ => false,
     };
     rows.into_iter().filter(below).collect()
+}
+
+/// A copy that is not whole finds its parent by name, so the parent keeps it that long.
+fn check_not_copied(dir: &StoreDir, found: &Found) -> Result<(), Error> {
+    let into = found.kin.map(|kin| dir.branches.copied_into(kin.file_id)).unwrap_or_default();
+    if into.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Busy {
+        what: format!(
+            "branches/{} is being copied into {}; let that end, or remove what is half made",
+            found.name,
+            into.join(", ")
+        ),
+    })
 }
 
 fn children_of(dir: &StoreDir, found: &Found) -> Vec<String> {
