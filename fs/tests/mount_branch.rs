@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mounted::{Mounted, errno, make_store, npy, open_store, run_ok, umount, wait_until};
+use rvf_cow::{BadRow, Batch, NoProgress};
+
+use mounted::{DIM, Mounted, errno, make_store, npy, open_store, run_ok, umount, wait_until};
 
 /// A branch's file holds no vectors: under this, whatever it was made from.
 const SMALL: u64 = 2048;
@@ -521,4 +523,39 @@ fn what_is_being_copied_stays_where_it_is() {
     assert_eq!(m.sh(&format!("cp {} branches/b/", last.display())).status.code(), Some(1));
     assert!(m.read("error").contains("moved or removed meanwhile"), "{}", m.read("error"));
     assert!(!child(&m, "b").exists());
+}
+
+/// Tools that leave out zeros (`cp --sparse=always`, `rsync -S`) were refused: a copy had to be written without gaps.
+#[test]
+fn holes_are_zeros() {
+    need_fuse!();
+    let m = Mounted::new(0);
+    let store = open_store(&m.source);
+    let zeros = Batch {
+        dimension: DIM,
+        ids: Some((0..300_000).collect()),
+        vectors: (0..300_000 * DIM).map(|i| if i == 0 || i == 150_000 * DIM { 1.0 } else { 0.0 }).collect(),
+        metadata: vec![Vec::new(); 300_000],
+        on_bad_row: BadRow::Refuse,
+    };
+    store.ingest(&zeros, &NoProgress).expect("rows");
+    wait_until("they are shown", || m.status("vectors") == "300000");
+    for (name, program, script) in [
+        ("cps", "cp", "cp -r --reflink=never --sparse=always branches/main branches/cps"),
+        ("rss", "rsync", "rsync -aS branches/main/ branches/rss/"),
+    ] {
+        if has(program) {
+            m.sh_ok(script);
+            assert!(fs::metadata(child(&m, name)).expect(script).len() <= SMALL, "{script}");
+        }
+    }
+    // A hole where the branch holds something else.
+    m.sh_ok(
+        "mkdir branches/x && cp branches/main/origin branches/x/ && cp branches/main/ids.npy branches/x/",
+    );
+    let file = fs::File::create(m.path("branches/x/vectors.npy")).expect("created");
+    let result = std::os::unix::fs::FileExt::write_all_at(&file, &[0; 16], 1 << 20);
+    assert_eq!(errno(result), libc::EPERM);
+    let result = std::os::unix::fs::FileExt::write_all_at(&file, &[0; 16], 1 << 60);
+    assert_eq!(errno(result), libc::EPERM);
 }

@@ -25,6 +25,11 @@ use crate::store_dir::StoreDir;
 /// How the name of a child file begins whose copy is not whole yet.
 pub const PENDING: &str = ".pending-";
 
+/// A piece of a hole.
+static ZEROS: [u8; 4096] = [0; 4096];
+/// Largest hole that is taken into a hash, in bytes: before a copy is bound nobody knows how long the file may be.
+const MAX_HOLE: u64 = 1 << 30;
+
 /// Tells the hidden files of one process apart: a directory may be renamed, and another one made under its old name.
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
@@ -46,6 +51,8 @@ pub struct Part {
 struct Now {
     name: String,
     len: u64,
+    /// The size that was set: what lies behind the last byte written is a hole.
+    reach: u64,
     /// The first bytes, enough for an `origin`.
     head: Vec<u8>,
     /// Of everything written before the copy was bound.
@@ -98,6 +105,11 @@ impl Part {
         let mut now = self.now.lock();
         now.mode = mode.or(now.mode);
         now.mtime = mtime.unwrap_or(now.mtime);
+    }
+
+    /// Its size was set beyond what is written: room for what comes, or a hole at its end.
+    pub fn set_reach(&self, size: u64) {
+        self.now.lock().reach = size;
     }
 
     /// The directory it is in, while that is pending.
@@ -271,6 +283,7 @@ impl Pending {
             now: Mutex::new(Now {
                 name: name.to_owned(),
                 len: 0,
+                reach: 0,
                 head: Vec::new(),
                 hash: None,
                 copied: false,
@@ -317,6 +330,7 @@ impl Pending {
     pub fn truncate(&self, part: &Part) {
         let mut now = part.now.lock();
         now.len = 0;
+        now.reach = 0;
         now.head.clear();
         now.hash = None;
         now.copied = false;
@@ -334,6 +348,27 @@ impl Pending {
         let Some(member) = Member::meant(&now.name) else {
             return Err(Error::denied(format!("{}: this is a link in every branch", now.name)));
         };
+        if let Some(bound) = state.bound.as_ref().filter(|_| offset > now.len && member != Member::Origin) {
+            if !is_hole(member, &bound.snap, now.len, offset)? {
+                now.wrong = true;
+                return Err(differs(&now.name, offset));
+            }
+            now.len = offset;
+        }
+        if state.bound.is_none()
+            && offset > now.len
+            && offset - now.len <= MAX_HOLE
+            && member != Member::Origin
+        {
+            let mut left = offset - now.len;
+            let hash = now.hash.get_or_insert_default();
+            while left > 0 {
+                let piece = left.min(ZEROS.len() as u64);
+                hash.0.update(ZEROS.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or(&[]));
+                left -= piece;
+            }
+            now.len = offset;
+        }
         if offset != now.len {
             return Err(Error::denied(format!(
                 "{}: byte {offset} is written, {} comes next; a copy is written from start to end",
@@ -457,7 +492,7 @@ impl Pending {
         }
         for (member, name) in Member::ALL {
             let Some(part) = state.parts.get(name) else { return Ok(false) };
-            let now = part.now.lock();
+            let mut now = part.now.lock();
             if now.hash.is_some() {
                 return Ok(false);
             }
@@ -465,6 +500,10 @@ impl Pending {
                 Member::Origin => bound.origin.len() as u64,
                 member => member.len(&bound.snap),
             };
+            let end = now.reach.min(want);
+            if member != Member::Origin && end > now.len && is_hole(member, &bound.snap, now.len, end)? {
+                now.len = end;
+            }
             if !now.copied && now.len != want {
                 return Ok(false);
             }
@@ -578,6 +617,23 @@ fn check_whole(bound: &Bound) -> Result<(), Error> {
     store.view().complete().map_err(|error| {
         Error::denied(format!("the branch that is copied was moved or removed meanwhile: {error}"))
     })
+}
+
+/// Whether the state holds nothing but zeros from `from` to `to`, which some tools leave out. O(bytes) up to the first other one.
+fn is_hole(member: Member, snap: &Arc<Snap>, from: u64, to: u64) -> Result<bool, Error> {
+    if to > member.len(snap) {
+        return Ok(false);
+    }
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(ZEROS.len() as u64);
+        let piece = ZEROS.get(..usize::try_from(len).unwrap_or(0)).unwrap_or(&[]);
+        if !member.holds(snap, at, piece)? {
+            return Ok(false);
+        }
+        at += len;
+    }
+    Ok(true)
 }
 
 /// Compares what was written before the copy was bound.

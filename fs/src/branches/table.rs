@@ -221,7 +221,8 @@ impl Branches {
             }
         };
         let found = self.found(own)?;
-        let found = found.iter().find(|found| found.path == path).ok_or(Error::Stale)?;
+        let at = found.binary_search_by(|found| found.path.cmp(&path)).map_err(|_| Error::Stale)?;
+        let found = found.get(at).ok_or(Error::Stale)?;
         Ok(self.inner.lock().file_row(no, found))
     }
 

@@ -691,8 +691,9 @@ impl Tree {
                                 pending.truncate(&part);
                             }
                         }
-                        // Some tools make room first; what is written decides.
-                        Some(_) | None => {}
+                        // Some tools make room first, others leave out zeros at the end; what is written decides.
+                        Some(size) => part.set_reach(size),
+                        None => {}
                     }
                     part.set_attr(change.mode.map(|mode| mode & 0o777), change.mtime);
                 })
