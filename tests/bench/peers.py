@@ -23,7 +23,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 
 K, M, EF_CONSTRUCTION = 10, 16, 200
-EFS = [10, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 224, 256, 320, 400, 512]
+EFS = [*range(10, 40, 2), *range(40, 256, 8), *range(256, 513, 32)]
 
 
 def timed(work):
@@ -111,7 +111,7 @@ class Usearch:
 
 
 class Scann:
-    knobs = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250, 300, 350, 400, 450, 500]
+    knobs = [*range(5, 50, 5), *range(50, 200, 10), *range(200, 501, 20)]
 
     def __init__(self, base, path):
         import scann

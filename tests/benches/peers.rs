@@ -27,8 +27,10 @@ const K: usize = 10;
 /// parameter is chosen on the one half of the queries alone, and may fall short of the level on the other.
 const TABLES: [(f64, bool); 4] = [(0.95, false), (0.95, true), (0.99, false), (0.99, true)];
 const RIVALS: [&str; 5] = ["hnswlib", "faiss-sq8", "usearch-f16", "usearch-f32", "scann"];
-const OUR_EFS: [usize; 24] =
-    [10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400];
+/// The rivals have the same steps (`EFS` in `tests/bench/peers.py`).
+fn efs() -> Vec<usize> {
+    (10..40).step_by(2).chain((40..256).step_by(8)).chain((256..=512).step_by(32)).collect()
+}
 
 fn main() -> ExitCode {
     match run() {
@@ -186,7 +188,7 @@ impl Engine for Ours<'_> {
     }
 
     fn knobs(&mut self) -> Outcome<Vec<usize>> {
-        Ok(OUR_EFS.to_vec())
+        Ok(efs())
     }
 
     fn search(&mut self, knob: usize, first: usize, times: usize) -> Outcome<(f64, Vec<Vec<u64>>)> {
