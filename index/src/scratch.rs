@@ -107,26 +107,30 @@ impl Pool {
         if self.is_full() { self.entries.last().copied().unwrap_or(u64::MAX) } else { u64::MAX }
     }
 
+    /// The entry with `before` better ones, or the worst key there is.
+    #[inline]
+    pub(crate) fn at(&self, before: usize) -> u64 {
+        self.entries.get(before).copied().unwrap_or(u64::MAX)
+    }
+
     /// The entry of a node with this estimate.
     #[inline]
     pub(crate) fn key(estimate: f32, node: u32) -> u64 {
         u64::from(crate::sort_key(estimate)) << 32 | u64::from(node) << 1
     }
 
-    /// Puts an entry in its place when it is good enough. The node must be new. True when it is the next to expand.
+    /// Puts an entry in its place when it is good enough. The node must be new.
     #[inline]
-    pub(crate) fn insert(&mut self, key: u64) -> bool {
+    pub(crate) fn insert(&mut self, key: u64) {
         if self.is_full() {
             if key >= self.bound() {
-                return false;
+                return;
             }
             self.entries.pop();
         }
         let at = self.entries.partition_point(|e| *e < key);
         self.entries.insert(at, key);
-        let first = at <= self.cursor;
         self.cursor = self.cursor.min(at);
-        first
     }
 
     /// Puts an entry in its place and returns the one there is no room for any more, which may be this.
@@ -149,12 +153,6 @@ impl Pool {
             }
         }
         None
-    }
-
-    /// The node that [`Pool::expand`] would give now.
-    #[inline]
-    pub(crate) fn peek(&self) -> Option<u32> {
-        self.entries.get(self.cursor..)?.iter().find(|e| **e & 1 == 0).map(|e| node_of(*e))
     }
 
     /// Estimate of the `k`-th best (from 1) of different estimates; nothing while there are fewer.
@@ -241,7 +239,7 @@ mod tests {
         }
         assert_eq!(pool.nodes().collect::<Vec<_>>(), [2, 0, 1]);
         assert_eq!(pool.expand().map(node_of), Some(2));
-        assert_eq!(pool.peek(), Some(0));
+        assert_eq!([pool.at(0), pool.at(2), pool.at(3)].map(node_of), [2, 1, node_of(u64::MAX)]);
         pool.insert(Pool::key(-3.0, 9));
         assert_eq!(pool.expand().map(node_of), Some(9));
         assert_eq!(pool.expand().map(node_of), Some(0));

@@ -130,6 +130,13 @@ impl Stop {
     }
 }
 
+/// Expansions made one at a time, while each shows a nearer place to go on from.
+const NARROW: usize = 8;
+/// Expansions made together after that. What is left is to look at a neighbourhood, where their order matters little;
+/// memory's latency is waited for once for all of their codes. On the Debian package embeddings four compare 0.2 to 2
+/// percent more codes than one and answer a tenth (ef 36) to a third (ef 128) faster.
+const WIDTH: usize = 4;
+
 /// Best-first search of one layer. `scratch.query` holds the query, `scratch.pool` the nodes found, best first.
 /// Returns the number of estimates.
 pub(crate) fn walk(
@@ -140,49 +147,55 @@ pub(crate) fn walk(
     stop: Stop,
     scratch: &mut Scratch,
 ) -> u32 {
-    scratch.batch(links.degree.max(entries.len()));
+    scratch.batch((WIDTH * links.degree).max(entries.len()));
     let Scratch { query, visited, pool, todo, dots, estimates, .. } = scratch;
     visited.start(nodes as usize);
     pool.start(stop.most);
     todo.clear();
     todo.extend(entries.iter().copied().filter(|n| *n < nodes && visited.insert(*n)));
-    let mut seen = 0;
-    let mut expanded = 0;
-    // Keys above this are not worth a place: they would not be expanded.
-    let mut limit = u64::MAX;
+    let (mut seen, mut expanded) = (0, 0);
+    // The plain rule knows no distance beyond which nothing is expanded.
+    let adaptive = stop.most > stop.least;
+    // Keys above `limit` are expanded only to make up the least number, keys from `cut` on never.
+    let (mut limit, mut cut) = (u64::MAX, u64::MAX);
     loop {
         codes.estimates(query, todo, dots, estimates);
         seen += todo.len() as u32;
         for (node, estimate) in todo.iter().zip(estimates.iter()) {
             let key = Pool::key(*estimate, *node);
-            // A node that would be expanded next: its links are wanted in a moment.
-            if key < limit && key < pool.bound() && pool.insert(key) {
+            if key < cut && key < pool.bound() {
+                pool.insert(key);
+                // It will be expanded soon: its links are wanted then.
                 links.prefetch(*node);
             }
         }
-        let Some(entry) = pool.expand() else { return seen };
-        expanded += 1;
-        if expanded > stop.least
-            && let Some(kth) = pool.kth(stop.k)
-        {
+        todo.clear();
+        if adaptive && let Some(kth) = pool.kth(stop.k) {
             limit = Pool::key(stop.bound(kth), 0);
-            if entry > limit {
-                return seen;
+            cut = if expanded >= stop.least { limit } else { limit.max(pool.at(stop.least)) };
+        }
+        let width = if expanded < NARROW { 1 } else { WIDTH };
+        let mut any = false;
+        for _ in 0..width {
+            let Some(entry) = pool.expand() else { break };
+            expanded += 1;
+            if expanded > stop.least && entry > limit {
+                break;
             }
+            any = true;
+            gather(links, node_of(entry), nodes, visited, todo);
         }
-        if let Some(next) = pool.peek() {
-            links.prefetch(next);
+        if !any {
+            return seen;
         }
-        gather(links, node_of(entry), nodes, visited, todo);
     }
 }
 
-/// Fills `todo` with the links of a node that were not seen before.
+/// Adds the links of a node that were not seen before to `todo`.
 #[inline]
 pub(crate) fn gather(links: LinkView<'_>, node: u32, nodes: u32, visited: &mut Visited, todo: &mut Vec<u32>) {
-    todo.clear();
-    todo.resize(links.degree, 0);
-    let mut count = 0;
+    let mut count = todo.len();
+    todo.resize(count + links.degree, 0);
     for link in links.row(node) {
         if let Some(place) = todo.get_mut(count) {
             *place = link;

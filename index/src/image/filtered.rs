@@ -71,6 +71,7 @@ impl Image {
             };
             match pool.expand() {
                 Some(entry) if entry < bound => {
+                    todo.clear();
                     gather(view.links, node_of(entry), view.nodes, visited, todo);
                 }
                 // Matching rows may lie behind a crowd of others that filled the frontier.
