@@ -7,11 +7,13 @@ use rvf_format::manifest::Manifest;
 use rvf_format::recover;
 use rvf_format::storage::FileStorage;
 use rvf_format::writer::{Writer, dir_entry};
-use rvf_format::{ChecksumState, Severity, vec_seg};
+use rvf_format::{ChecksumState, Rows, Severity, VecBlock, vec_seg};
 use rvf_index::Progress;
 
+use crate::branch::copy::thinned;
 use crate::branch::edit::compacted_filter;
 use crate::branch::keep::{drop_unneeded, keep_for_children};
+use crate::branch::pin::Derivation;
 use crate::create::{beside, create_new};
 use crate::error::Error;
 use crate::filters;
@@ -119,6 +121,34 @@ fn copy_owner(view: &View, file: &std::fs::File) {
     }
 }
 
+/// Live rows that are written alike.
+enum Run<'v> {
+    /// As rows.
+    Rows(&'v [u32]),
+    /// In columns, as they are: the block, its first ordinal, and which of its rows live.
+    Columns(&'v VecBlock, u32, &'v [u32]),
+}
+
+/// The live rows in file order. Columns stay columns where the file is `rounded`: as rows they would take the space again
+/// that rounding saved. Columns of other writers become rows, which the existing tools read.
+fn runs<'v>(view: &'v View, live: &'v [u32], rounded: bool) -> Vec<Run<'v>> {
+    if !rounded {
+        return vec![Run::Rows(live)];
+    }
+    let mut out = Vec::new();
+    for (index, block) in view.blocks.iter().enumerate() {
+        let Some(range) = view.rows.block_ordinals(index) else { continue };
+        let from = live.partition_point(|ordinal| *ordinal < range.start);
+        let to = live.partition_point(|ordinal| *ordinal < range.end);
+        let rows = live.get(from..to).unwrap_or(&[]);
+        match &block.rows {
+            Rows::Owned(_) => out.push(Run::Columns(block, range.start, rows)),
+            Rows::InFile { .. } => out.push(Run::Rows(rows)),
+        }
+    }
+    out
+}
+
 fn rewrite(
     view: &Arc<View>,
     base: &Manifest,
@@ -134,20 +164,38 @@ fn rewrite(
 
     let live = view.live_ordinals();
     let stride = 8 + 4 * view.dimension();
+    let rounded = view.derived().is_some_and(|pin| pin.derivation == Derivation::Quantize);
     let mut body = Vec::new();
     let mut done: u64 = 0;
-    for rows in live.chunks((SEGMENT_BYTES / stride).max(1)) {
-        body.clear();
-        for ordinal in rows {
-            body.extend_from_slice(&view.id(*ordinal).to_le_bytes());
-            body.extend_from_slice(view.vector(*ordinal));
-        }
-        let head = vec_seg::head(base.dimension, rows.len() as u32);
-        let segment = writer.append(SegType::VEC, &[&head, &body]).map_err(fail)?;
-        directory.push(dir_entry(&segment));
-        done += rows.len() as u64;
-        if !progress.step(done, live.len() as u64) {
-            return Err(Error::Cancelled);
+    for rows in runs(view, live, rounded) {
+        let rows = match rows {
+            Run::Rows(rows) => rows,
+            Run::Columns(block, first, rows) => {
+                let keep = |at: usize| {
+                    let ordinal = u32::try_from(at).ok().and_then(|at| first.checked_add(at));
+                    ordinal.is_some_and(|ordinal| rows.binary_search(&ordinal).is_ok())
+                };
+                let payload = block.segment.payload_of(view.bytes());
+                if let Some((payload, _)) = thinned(payload, base.dimension, &keep)? {
+                    directory.push(dir_entry(&writer.append(SegType::VEC, &[&payload]).map_err(fail)?));
+                }
+                done += rows.len() as u64;
+                continue;
+            }
+        };
+        for rows in rows.chunks((SEGMENT_BYTES / stride).max(1)) {
+            body.clear();
+            for ordinal in rows {
+                body.extend_from_slice(&view.id(*ordinal).to_le_bytes());
+                body.extend_from_slice(view.vector(*ordinal));
+            }
+            let head = vec_seg::head(base.dimension, rows.len() as u32);
+            let segment = writer.append(SegType::VEC, &[&head, &body]).map_err(fail)?;
+            directory.push(dir_entry(&segment));
+            done += rows.len() as u64;
+            if !progress.step(done, live.len() as u64) {
+                return Err(Error::Cancelled);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use rvf_format::storage::FileStorage;
 use rvf_format::writer::Writer;
 
 use crate::error::Error;
-use crate::source::sync_parent;
+use crate::scratch::{discard, publish};
 use crate::store::Store;
 use crate::types::{CreateOptions, OpenOptions};
 use crate::write::format_error;
@@ -33,14 +33,9 @@ impl Store {
         }
         let scratch = beside(path, "new.tmp")?;
         let file = create_new(&scratch)?;
-        let result = write_empty(&scratch, file, options).and_then(|()| {
-            // A link, unlike a rename, never replaces a file that appeared meanwhile.
-            std::fs::hard_link(&scratch, path).map_err(|e| Error::io(path, "create", e))
-        });
-        let removed = std::fs::remove_file(&scratch);
-        result?;
-        removed.map_err(|e| Error::io(&scratch, "remove", e))?;
-        sync_parent(path)?;
+        write_empty(&scratch, file, options)
+            .and_then(|()| publish(&scratch, path))
+            .inspect_err(|_| discard(&scratch))?;
         Self::open(path, &OpenOptions::default())
     }
 }

@@ -21,6 +21,7 @@ mod parent;
 mod reach;
 mod reindex;
 mod rows;
+mod scratch;
 mod search;
 mod source;
 mod store;
@@ -29,14 +30,16 @@ mod view;
 mod write;
 
 pub use branch::{
-    Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, DiffReport, Difference, Kin, MAX_NAME,
-    MergeReport, Pin, Place, Resolved, diff,
+    Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, Derive, DeriveReport, Derived,
+    DiffReport, Difference, Generation, Kin, LineageState, MAX_NAME, Map, MergeReport, Pin, Place, Precision,
+    Resolved, Source, diff, lineage, prove, verify_proof_of,
 };
 pub use error::{Error, Family};
 pub use reach::{Reached, Served, reach, serve};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
+pub use scratch::{PENDING, discard, pending_name, publish, sweep};
 pub use search::MAX_QUERIES;
 pub use source::open_file;
 pub use store::Store;

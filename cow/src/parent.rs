@@ -92,7 +92,7 @@ pub(crate) fn find(
     let disagree =
         |id: &[u8; 16], hash: &[u8; 32]| *id != cow.map.base_file_id || *hash != cow.map.base_file_hash;
     if identity.is_some_and(|i| disagree(&i.parent_id, &i.parent_hash))
-        || pin.is_some_and(|p| p.file_id != cow.map.base_file_id)
+        || pin.is_some_and(|p| p.parent.file_id != cow.map.base_file_id)
     {
         return Err("its two records of the parent disagree".into());
     }
@@ -126,17 +126,20 @@ pub(crate) fn state_in(
     };
     let found = |len: u64| Found { path: path.to_path_buf(), file, meta, len };
     if let Some(pin) = pin {
-        let prefix = usize::try_from(pin.prefix).ok().filter(|end| matches(*end));
+        let prefix = usize::try_from(pin.parent.prefix).ok().filter(|end| matches(*end));
         let prefix = prefix.and_then(|end| bytes.get(..end));
-        if prefix.is_some_and(|prefix| pin::digest(prefix, &pin.file_id) == pin.digest) {
-            return Ok(found(pin.prefix));
+        if prefix.is_some_and(|prefix| pin::digest(prefix, &pin.parent.file_id) == pin.parent.digest) {
+            return Ok(found(pin.parent.prefix));
         }
-        let what =
-            if (bytes.len() as u64) < pin.prefix { "is shorter than" } else { "no longer starts with" };
+        let what = if (bytes.len() as u64) < pin.parent.prefix {
+            "is shorter than"
+        } else {
+            "no longer starts with"
+        };
         return Err(format!(
             "{wanted} {what} the {} bytes it was made from: it is another file, or was rewritten or cut since; \
              restore the file of that state, or name its place with reparent",
-            pin.prefix
+            pin.parent.prefix
         ));
     }
     let len = bytes.len();
@@ -181,5 +184,12 @@ impl View {
     #[must_use]
     pub fn pin(&self) -> Option<&Pin> {
         self.pin.as_ref()
+    }
+
+    /// What the store was derived from and how: the pin of a branch, or the same record of a child that does not show its
+    /// parent but has vectors of its own.
+    #[must_use]
+    pub fn derived(&self) -> Option<&Pin> {
+        self.pin.as_ref().or(self.origin.as_ref())
     }
 }

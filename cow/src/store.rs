@@ -333,7 +333,12 @@ fn later_image(state: &View, len: u64) -> Option<Arc<Image>> {
 /// The branch state of a file, when it lists one. A child whose record cannot be read is still a child: answering from
 /// its own rows alone would be silently wrong.
 fn cow_of(view: &View) -> Option<Result<&contents::Cow, Missing>> {
-    if let Some(damage) = &view.pin_damage {
+    let listed = |kind| {
+        let manifest = view.opened.manifest.as_ref().map(|m| &m.manifest);
+        manifest.is_some_and(|m| m.entries_of(kind).next().is_some())
+    };
+    // Without a COW_MAP it is the record of a child that needs no parent.
+    if let Some(damage) = view.pin_damage.as_ref().filter(|_| listed(SegType::COW_MAP)) {
         return Some(Err(damage.clone()));
     }
     match &view.contents.cow {
@@ -470,6 +475,10 @@ fn load_one(
         Ok(pin) => (pin, None),
         Err(damage) => (None, Some(damage)),
     };
+    let (origin, pin) = match pin {
+        Some(pin) if pin.standalone => (Some(pin), None),
+        pin => (None, pin),
+    };
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
 
     let mut deleted = opened.manifest.as_ref().map(|m| m.manifest.deleted.clone()).unwrap_or_default();
@@ -494,6 +503,7 @@ fn load_one(
         findings,
         parent: None,
         pin,
+        origin,
         pin_damage,
         places: std::sync::OnceLock::new(),
         scratch: Arc::clone(context.scratch),

@@ -53,6 +53,8 @@ pub struct View {
     pub(crate) parent: Option<Result<Parent, Missing>>,
     /// Which state of its parent it was made from, for a child that this program made.
     pub(crate) pin: Option<Pin>,
+    /// The record of a derived child that shows nothing of its parent.
+    pub(crate) origin: Option<Pin>,
     /// Why the pin that is there cannot be read.
     pub(crate) pin_damage: Option<Missing>,
     pub(crate) places: OnceLock<Vec<Place>>,

@@ -286,6 +286,36 @@ impl MetaCache {
     }
 }
 
+/// All metadata that a store shows, its ancestors' included, as the first generation of another file; `None` without any.
+/// Fields keep their numbers. O(records).
+pub(crate) fn metadata_copy(view: &View) -> Result<Option<Vec<u8>>, Error> {
+    if !view.has_metadata() {
+        return Ok(None);
+    }
+    let mut cache = MetaCache::of(view);
+    let mut file = BTreeMap::new();
+    let mut above = Some(view);
+    while let Some(state) = above.map(|view| view.metadata().state()) {
+        for (key, value) in &state.file {
+            file.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        above = above.and_then(|view| view.parent_view()).map(|parent| &**parent);
+    }
+    for (id, name) in &cache.names {
+        file.insert(format!("{}{id}", crate::metadata::FIELD_NAME_KEY), Value::String(name.clone()));
+    }
+    cache.state = MetaState::default();
+    let mut changes = BTreeMap::new();
+    for id in view.metadata_ids() {
+        let fields = view.fields(id).unwrap_or_default();
+        changes.insert(id, Some(cache.record(&fields, id, &mut file)?));
+    }
+    if changes.is_empty() && file.is_empty() {
+        return Ok(None);
+    }
+    cache.advance(changes, file).map(Some)
+}
+
 pub(crate) fn cache_of<'c>(slot: &'c mut Option<MetaCache>, view: &View) -> &'c mut MetaCache {
     if slot.as_ref().is_none_or(|c| c.generation != view.generation) {
         *slot = None;

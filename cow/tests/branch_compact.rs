@@ -133,7 +133,7 @@ fn a_compaction_that_stops_half_way_harms_nobody() {
     // A name that is taken by something else is not overwritten, and compaction is refused rather than half done.
     let late = branch(&parent, &dir.path().join("late.rvf"));
     let key: String =
-        late.view().pin().expect("pin").digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+        late.view().pin().expect("pin").parent.digest[..4].iter().map(|b| format!("{b:02x}")).collect();
     let taken = dir.path().join(format!(".p.{key}.pinned"));
     std::fs::write(&taken, b"mine").expect("write");
     let before = std::fs::read(&path).expect("read");

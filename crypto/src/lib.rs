@@ -1,4 +1,4 @@
-//! Digests and the witness chain of RVF files.
+//! Digests, the witness chain and proofs of lineage of RVF files.
 //!
 //! A witness entry is 73 bytes: the SHAKE-256 of the entry before it, the SHAKE-256 of a text that says what was
 //! done, a time, and a type byte. The chain shows that entries were not changed, removed from the middle, or
@@ -13,6 +13,7 @@
 
 pub mod actions;
 mod chain;
+pub mod lineage;
 
 pub use chain::{ChainError, WitnessChain, entry, next_head};
 pub use rvf_format::checksum::{fold32, sha3_256, sha256, shake256_128, shake256_256};

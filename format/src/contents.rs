@@ -7,6 +7,7 @@ use crate::header::{HEADER_LEN, SegType, Segment, SegmentHeader, flags};
 use crate::layout::Layout;
 use crate::manifest::DirEntry;
 use crate::membership::Membership;
+use crate::quant::{Quant, Quantiser};
 use crate::recover::{Located, Opened};
 use crate::{vec_seg, witness};
 use std::collections::BTreeMap;
@@ -126,6 +127,7 @@ pub fn read(bytes: &[u8], opened: &Opened) -> Contents {
         layout: &opened.layout,
         taken: BTreeMap::new(),
         budget: bytes.len() as u64,
+        quant: None,
         out: Contents::default(),
     };
     match &opened.manifest {
@@ -164,6 +166,11 @@ pub(crate) fn listed(bytes: &[u8], layout: &Layout, entry: &DirEntry, budget: &m
     repaired.or_else(|| plain.map(|segment| Listed { segment, repaired: None }))
 }
 
+/// A filter of ours that hides nothing.
+fn is_guard(payload: &[u8]) -> bool {
+    Membership::parse(payload).is_ok_and(|m| m.mode == crate::membership::Mode::Sparse && m.list.is_empty())
+}
+
 fn repair(bytes: &[u8], entry: &DirEntry) -> Option<Segment> {
     let start = usize::try_from(entry.offset).ok()?;
     let (header, _) = SegmentHeader::read_from_prefix(bytes.get(start..)?).ok()?;
@@ -188,6 +195,8 @@ struct Reading<'a> {
     taken: BTreeMap<u64, u64>,
     /// Bytes that may still be hashed to make up for damaged headers.
     budget: u64,
+    /// The scalar quantiser that the directory lists last, with its tier; `Err` when it is damaged.
+    quant: Option<Result<(u8, vec_seg::Scale), ()>>,
     out: Contents,
 }
 
@@ -212,6 +221,7 @@ impl Reading<'_> {
             );
             self.find(Finding::warning("unknown-metric", located.segment.offset, text));
         }
+        self.quant = self.quantiser(located);
         // The last line about an offset counts, so go backwards and turn around at the end.
         let (mut map, mut membership) = (None, None);
         for entry in manifest.directory.iter().rev() {
@@ -238,6 +248,25 @@ impl Reading<'_> {
         self.out.blocks.reverse();
         self.out.meta_entries.reverse();
         self.cow(map, membership);
+    }
+
+    /// What one-byte codes of columnar blocks mean: the scalar quantiser of this dimension that is listed last.
+    fn quantiser(&mut self, located: &Located) -> Option<Result<(u8, vec_seg::Scale), ()>> {
+        let manifest = &located.manifest;
+        manifest.entries_of(SegType::QUANT).rev().find_map(|entry| {
+            let listed = listed(self.bytes, self.layout, entry, &mut self.budget);
+            let sound = listed.filter(|listed| listed.segment.verify(self.bytes).usable());
+            let parsed = sound.and_then(|l| Quant::parse(l.segment.payload_of(self.bytes)).ok());
+            match parsed {
+                None => Some(Err(())),
+                Some(Quant { tier, dim, quantiser: Quantiser::Scalar { min, max } })
+                    if dim == manifest.dimension =>
+                {
+                    Some(vec_seg::Scale::new(&min, &max).map(|scale| (tier, scale)).ok_or(()))
+                }
+                Some(_) => None,
+            }
+        })
     }
 
     /// The segment of a directory line, unless it is not there or overlaps one that was taken.
@@ -345,7 +374,18 @@ impl Reading<'_> {
         let mut rows = Vec::new();
         let (mut used, mut left_out) = (0usize, 0usize);
         for block in &blocks {
-            match block.to_rows().filter(|_| block.dim == dim) {
+            let scale = match &self.quant {
+                Some(Err(())) if block.dtype == vec_seg::DTYPE_U8 => {
+                    let text =
+                        "columnar vector block whose quantiser (QUANT) is damaged; its rows are left out";
+                    self.find(Finding::damage("quant-damaged", segment.offset, text));
+                    left_out += block.ids.len();
+                    continue;
+                }
+                Some(Ok((tier, scale))) if *tier == block.tier => Some(scale),
+                _ => None,
+            };
+            match block.to_scaled_rows(scale).filter(|_| block.dim == dim) {
                 Some(more) => {
                     rows.extend_from_slice(&more);
                     used += block.ids.len();
@@ -370,6 +410,8 @@ impl Reading<'_> {
         let (map_segment, membership_segment) = match (map, membership) {
             (None, None) => return,
             (Some(map), Some(membership)) => (map, membership),
+            // Written beside columnar vectors, which the reference would pass over in silence: it refuses the file.
+            (None, Some(membership)) if is_guard(membership.payload_of(self.bytes)) => return,
             (None, Some(membership)) => {
                 let text = "a membership filter without a cluster map (the reference's `filter`, then `compact`): the \
                             store is read without the filter; the reference refuses it (0x0700)";

@@ -29,6 +29,7 @@ pub mod manifest;
 pub mod map;
 pub mod membership;
 pub mod meta;
+pub mod pin;
 pub mod quant;
 mod reader;
 pub mod recover;

@@ -1,4 +1,4 @@
-//! QUANT payloads: quantisers of rvf-quant. Nothing writes them into a store; they are shown.
+//! QUANT payloads: quantisers of rvf-quant. Scalar ones say what the codes of columnar vectors mean; the others are shown.
 
 use crate::error::{Result, codes};
 use crate::reader::Reader;
@@ -82,6 +82,15 @@ impl Quant {
             kind => Quantiser::Unknown { kind },
         };
         Ok(Self { tier, dim, quantiser })
+    }
+
+    /// The payload of a scalar quantiser, with one smallest and largest value a component.
+    pub fn encode_scalar(tier: u8, min: &[f32], max: &[f32]) -> Vec<u8> {
+        let dim = u16::try_from(min.len()).unwrap_or(u16::MAX).to_le_bytes();
+        let mut out = vec![0, tier, dim[0], dim[1]];
+        out.resize(64, 0);
+        out.extend(min.iter().chain(max).flat_map(|value| value.to_le_bytes()));
+        out
     }
 
     /// `scalar`, `product`, `binary`, `rabitq` or `unknown`.

@@ -1,7 +1,15 @@
 //! VEC payloads: rows of `id u64, dim x f32`, and the columnar form of rvf-wire.
 
 use crate::error::{Error, Result, codes};
-use crate::reader::Reader;
+use crate::reader::{Reader, put_varint};
+
+/// Element type of a columnar block: binary16.
+pub const DTYPE_F16: u8 = 1;
+/// Element type of a columnar block: one byte, a number or the code of a scalar quantiser.
+pub const DTYPE_U8: u8 = 4;
+
+/// Ids of a block are written whole this far apart.
+const RESTART: u16 = 128;
 
 /// Bytes before the first row of the row layout.
 pub const ROWS_AT: u64 = 6;
@@ -80,9 +88,15 @@ pub fn dtype_name(dtype: u8) -> &'static str {
 impl Block {
     /// Rows of the row layout: id and `dim` f32 each. `None` for a dtype whose values are not numbers.
     pub fn to_rows(&self) -> Option<Vec<u8>> {
+        self.to_scaled_rows(None)
+    }
+
+    /// As [`Block::to_rows`]; codes of one byte mean what the quantiser says, where there is one.
+    pub fn to_scaled_rows(&self, scale: Option<&Scale>) -> Option<Vec<u8>> {
         if self.dtype > 4 {
             return None;
         }
+        let scale = scale.filter(|scale| self.dtype == DTYPE_U8 && scale.len() == usize::from(self.dim));
         let (count, size) = (self.ids.len(), element_size(self.dtype));
         let mut out = Vec::with_capacity(count * row_stride(self.dim));
         for (row, id) in self.ids.iter().enumerate() {
@@ -90,11 +104,104 @@ impl Block {
             for component in 0..usize::from(self.dim) {
                 let at = (component * count + row) * size;
                 let element = self.data.get(at..at + size)?;
-                out.extend_from_slice(&element_f32(self.dtype, element)?.to_le_bytes());
+                let value = match (scale, element) {
+                    (Some(scale), [code]) => scale.value(component, *code),
+                    _ => element_f32(self.dtype, element)?,
+                };
+                out.extend_from_slice(&value.to_le_bytes());
             }
         }
         Some(out)
     }
+}
+
+/// What codes of one byte stand for, by component: `min + code * (max - min) / 255`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    min: Vec<f32>,
+    step: Vec<f32>,
+}
+
+impl Scale {
+    /// From the smallest and largest value of each component. `None` when they do not pair, or are not numbers.
+    pub fn new(min: &[f32], max: &[f32]) -> Option<Self> {
+        let sound = min.len() == max.len() && min.iter().zip(max).all(|(a, b)| a <= b && (b - a).is_finite());
+        let step = min.iter().zip(max).map(|(a, b)| (b - a) / 255.0).collect();
+        (sound && min.iter().all(|a| a.is_finite())).then(|| Self { min: min.to_vec(), step })
+    }
+
+    /// Components.
+    pub fn len(&self) -> usize {
+        self.min.len()
+    }
+
+    /// Whether it has no components.
+    pub fn is_empty(&self) -> bool {
+        self.min.is_empty()
+    }
+
+    /// The value of a code; 0 for a component that there is not.
+    pub fn value(&self, component: usize, code: u8) -> f32 {
+        let (Some(min), Some(step)) = (self.min.get(component), self.step.get(component)) else { return 0.0 };
+        min + f32::from(code) * step
+    }
+
+    /// The code whose value is nearest.
+    pub fn code(&self, component: usize, value: f32) -> u8 {
+        let (Some(min), Some(step)) = (self.min.get(component), self.step.get(component)) else { return 0 };
+        // A component that never varies has no step; the cast saturates, and takes NaN for 0.
+        if *step > 0.0 { ((value - min) / step).round() as u8 } else { 0 }
+    }
+}
+
+/// A columnar payload: a directory, then every block with its id map and checksum. Ids that ascend are written as
+/// differences, others as they are.
+///
+/// # Errors
+/// [`Error::Caller`] (0x0200) for a block whose data do not fit its ids; (0x0304) when the payload passes 4 GiB.
+pub fn encode_columnar(blocks: &[Block]) -> Result<Vec<u8>> {
+    let too_large = || Error::caller(codes::SEGMENT_TOO_LARGE, "a columnar vector segment of 4 GiB or more");
+    let narrow = |n: usize| u32::try_from(n).map_err(|_| too_large());
+    let mut out = narrow(blocks.len())?.to_le_bytes().to_vec();
+    out.resize((4 + 12 * blocks.len()).next_multiple_of(64), 0);
+    for (i, block) in blocks.iter().enumerate() {
+        let elements = block.ids.len().checked_mul(usize::from(block.dim) * element_size(block.dtype));
+        if elements != Some(block.data.len()) {
+            let text =
+                format!("{} ids do not match {} bytes of components", block.ids.len(), block.data.len());
+            return Err(Error::caller(codes::DIMENSION_MISMATCH, text));
+        }
+        out.resize(out.len().next_multiple_of(64), 0);
+        let (start, count) = (narrow(out.len())?, narrow(block.ids.len())?);
+        let mut line = Vec::with_capacity(12);
+        line.extend_from_slice(&start.to_le_bytes());
+        line.extend_from_slice(&count.to_le_bytes());
+        line.extend_from_slice(&block.dim.to_le_bytes());
+        line.extend_from_slice(&[block.dtype, block.tier]);
+        out[4 + 12 * i..16 + 12 * i].copy_from_slice(&line);
+        out.extend_from_slice(&block.data);
+        let ascending = block.ids.is_sorted();
+        out.push(u8::from(ascending));
+        out.extend_from_slice(&RESTART.to_le_bytes());
+        out.extend_from_slice(&count.to_le_bytes());
+        for (at, id) in block.ids.iter().enumerate() {
+            match at.checked_sub(1).and_then(|before| block.ids.get(before)) {
+                _ if !ascending => out.extend_from_slice(&id.to_le_bytes()),
+                Some(before) if at % usize::from(RESTART) != 0 => put_varint(&mut out, id - before),
+                _ => put_varint(&mut out, *id),
+            }
+        }
+        let crc = crate::checksum::crc32c(&out[start as usize..]);
+        out.extend_from_slice(&crc.to_le_bytes());
+    }
+    narrow(out.len())?;
+    Ok(out)
+}
+
+/// The nearest binary16 value of a number; `None` when it is too large for one.
+pub fn f32_to_f16(value: f32) -> Option<u16> {
+    let half = half::f16::from_f32(value);
+    half.is_finite().then(|| half.to_bits())
 }
 
 fn element_f32(dtype: u8, bytes: &[u8]) -> Option<f32> {
@@ -209,4 +316,54 @@ pub fn decode_columnar(payload: &[u8]) -> Result<Vec<Block>> {
         });
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columnar_payloads_come_back() {
+        let block = |dtype: u8, ids: Vec<u64>| Block {
+            dim: 3,
+            dtype,
+            tier: 1,
+            data: (0..ids.len() * 3 * element_size(dtype)).map(|i| (i * 7) as u8).collect(),
+            ids,
+            crc_ok: true,
+        };
+        let ascending = block(DTYPE_U8, (0..300).map(|i| i * i).collect());
+        let blocks = [ascending, block(DTYPE_F16, vec![u64::MAX, 0, 5]), block(0, vec![9])];
+        let payload = encode_columnar(&blocks).unwrap();
+        assert!(looks_columnar(&payload));
+        assert_eq!(decode_columnar(&payload).unwrap(), blocks);
+        let wrong = Block { ids: vec![1, 2], ..block(0, vec![1]) };
+        assert!(encode_columnar(&[wrong]).is_err());
+    }
+
+    #[test]
+    fn a_code_is_found_again_from_its_value() {
+        let scale = Scale::new(&[-1.0, 0.1, 3.0, -1e30], &[1.0, 0.2, 3.0, 1e30]).unwrap();
+        for component in [0, 1, 3] {
+            for code in 0..=255 {
+                assert_eq!(scale.code(component, scale.value(component, code)), code, "{component} {code}");
+            }
+        }
+        assert_eq!((scale.code(2, 3.0), scale.value(2, 0)), (0, 3.0));
+        assert_eq!((scale.code(0, 9.0), scale.code(0, -9.0)), (255, 0));
+        assert_eq!(Scale::new(&[0.0], &[f32::INFINITY]), None);
+        assert_eq!(Scale::new(&[1.0], &[0.0]), None);
+        assert_eq!(Scale::new(&[f32::NAN], &[0.0]), None);
+    }
+
+    #[test]
+    fn halves_are_the_nearest_ones() {
+        assert_eq!(f32_to_f16(1.0), Some(0x3c00));
+        assert_eq!(f32_to_f16(1.0 + 1.0 / 2048.0), Some(0x3c00), "ties go to the even one");
+        assert_eq!(f32_to_f16(-65504.0), Some(0xfbff));
+        assert_eq!(f32_to_f16(70_000.0), None);
+        for bits in (0..0x7c00).chain(0x8000..0xfc00) {
+            assert_eq!(f32_to_f16(f16_to_f32(bits)), Some(bits));
+        }
+    }
 }

@@ -237,8 +237,7 @@ fn merge(dir: &Arc<StoreDir>) -> Result<(), Error> {
     let parent = open_beside(dir, parent.path(), Access::ReadWrite)?;
     let report = dir.store.merge_into(&parent)?;
     if !report.conflicts.is_empty() {
-        let ids: Vec<String> =
-            report.conflicts.iter().take(20).map(|conflict| conflict.id.to_string()).collect();
+        let ids: Vec<String> = report.conflicts.iter().take(20).map(conflicting).collect();
         let more = report.conflicts.len().saturating_sub(ids.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         return Err(Error::Exists {
@@ -253,6 +252,20 @@ fn merge(dir: &Arc<StoreDir>) -> Result<(), Error> {
     let [added, changed, removed] = &counts;
     dir.events.push("merge", report.epoch, &[("added", added), ("changed", changed), ("removed", removed)]);
     Ok(())
+}
+
+/// An id, with the fields that both sides changed.
+fn conflicting(conflict: &rvf_cow::Conflict) -> String {
+    let parts = |change: &rvf_cow::Change| match change {
+        rvf_cow::Change::Added => "added".to_owned(),
+        rvf_cow::Change::Removed => "removed".to_owned(),
+        rvf_cow::Change::Changed { vector, fields } => {
+            let parts: Vec<&str> =
+                vector.then_some("vector").into_iter().chain(fields.iter().map(String::as_str)).collect();
+            parts.join("+")
+        }
+    };
+    format!("{} (parent: {}, branch: {})", conflict.id, parts(&conflict.parent), parts(&conflict.branch))
 }
 
 fn verify(dir: &Arc<StoreDir>) -> Result<(), Error> {

@@ -109,8 +109,36 @@ fn decode(
             object.insert("generation".into(), membership.generation.into());
             Ok(())
         }
+        SegType::META_IDX if rvf_format::pin::is_pin(segment, snap.view.bytes()) => {
+            let record = rvf_format::pin::Pin::parse(payload).map_err(|error| error.to_string())?;
+            object.insert("holds".into(), "what the file was derived from".into());
+            pin(object, &record);
+            Ok(())
+        }
         _ => crate::programs::info(object, segment, payload),
     }
+}
+
+/// What a file says of its derivation.
+pub(crate) fn pin(object: &mut Map<String, Value>, pin: &rvf_cow::Pin) {
+    let source = |source: &rvf_cow::Source| {
+        json!({
+            "file_id": hex(&source.file_id),
+            "epoch": source.epoch,
+            "length": source.prefix,
+            "digest": hex(&source.digest),
+        })
+    };
+    object.insert("derivation".into(), pin.derivation.to_string().into());
+    object.insert("record_version".into(), pin.version.into());
+    object.insert("needs_parent".into(), (!pin.standalone).into());
+    object.insert("name".into(), pin.name.clone().into());
+    object.insert("created_ns".into(), pin.created_ns.into());
+    object.insert("made_from".into(), source(&pin.parent));
+    let parameters: Map<String, Value> =
+        pin.parameters.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    object.insert("parameters".into(), parameters.into());
+    object.insert("merged_with".into(), pin.others.iter().map(source).collect());
 }
 
 fn vectors(
@@ -129,6 +157,11 @@ fn vectors(
     };
     let stride = block.stride();
     let rows = block.rows_of(snap.view.bytes());
+    let columnar = matches!(block.rows, rvf_format::Rows::Owned(_));
+    let dtype = match vec_seg::decode_columnar(payload) {
+        Ok(blocks) if columnar => blocks.first().map_or("f32", |block| vec_seg::dtype_name(block.dtype)),
+        _ => "f32",
+    };
     let ids = rows
         .chunks_exact(stride.max(8))
         .filter_map(|row| row.first_chunk::<8>())
@@ -138,11 +171,8 @@ fn vectors(
     });
     object.insert("dimension".into(), block.dim.into());
     object.insert("count".into(), block.count.into());
-    object.insert("dtype".into(), "f32".into());
-    object.insert(
-        "layout".into(),
-        if matches!(block.rows, rvf_format::Rows::Owned(_)) { "columnar" } else { "rows" }.into(),
-    );
+    object.insert("dtype".into(), dtype.into());
+    object.insert("layout".into(), if columnar { "columnar" } else { "rows" }.into());
     object.insert("min_id".into(), min.into());
     object.insert("max_id".into(), max.into());
     object.insert("in_use".into(), true.into());

@@ -47,6 +47,13 @@ fn fields(dir: &StoreDir) -> Vec<(&'static str, Field)> {
         ("dialect", text(status.dialect)),
         ("parent", or_none(status.parent_id)),
         ("lineage_depth", Number(u64::from(status.lineage_depth))),
+        ("derivation", Text(derivation(&snap.view))),
+        (
+            "existing_tools",
+            Text(
+                snap.view.reference_opens().err().map_or("read it".into(), |why| format!("refuse it: {why}")),
+            ),
+        ),
         ("index", Text(format!("{}/{}", status.index.indexed, status.index.total))),
         ("index_layer", text(status.index.layer)),
         ("index_place", text(status.index.place)),
@@ -66,6 +73,22 @@ fn fields(dir: &StoreDir) -> Vec<(&'static str, Field)> {
         list.push(("finding", Text(line)));
     }
     list
+}
+
+/// What the store is to its parent and how it was made, such as `quantize precision=int8`.
+pub(crate) fn derivation(view: &rvf_cow::View) -> String {
+    let root = view.opened().manifest.as_ref().and_then(|m| m.manifest.identity).is_none_or(|i| i.is_root());
+    match view.derived() {
+        Some(pin) => {
+            let mut text = pin.derivation.to_string();
+            for (key, value) in &pin.parameters {
+                let _ = write!(text, " {key}={value}");
+            }
+            text
+        }
+        None if root => "none".into(),
+        None => "not recorded".into(),
+    }
 }
 
 /// `l2`, `ip` or `cosine`, as the tools spell it.

@@ -488,6 +488,7 @@ fn usage() {
         "derive",
         "diff",
         "merge",
+        "lineage",
     ] {
         assert!(help.contains(&format!("\n  {verb}")), "{verb}");
         assert!(dir.ok(&[verb, "--help"]).contains("Usage: rvf "), "{verb}");
@@ -616,13 +617,158 @@ fn children_are_what_their_type_says() {
     assert!(
         dir.fails(&["derive", "p.rvf", "x.rvf", "-t", "filter", "--filter", "year >"], 1).contains("filter")
     );
-    for kind in ["merge", "quantize", "reindex", "transform"] {
-        assert!(dir.fails(&["derive", "p.rvf", "x.rvf", "-t", kind], 1).contains("this version"), "{kind}");
+    for (kind, option) in [
+        ("merge", "--with"),
+        ("quantize", "--precision"),
+        ("transform", "--matrix, --bias"),
+        ("filter", "--filter"),
+    ] {
+        let refused = dir.fails(&["derive", "p.rvf", "x.rvf", "-t", kind], 1);
+        assert!(refused.contains(&format!("-t {kind} needs {option}")), "{refused}");
     }
+    let refused = dir.fails(&["derive", "p.rvf", "x.rvf", "-t", "reindex", "--truncate", "1"], 1);
+    assert!(refused.contains("--truncate goes with -t transform"), "{refused}");
     let names: Vec<String> = std::fs::read_dir(dir.path(""))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with('.') || name.contains(".lock") || name == "x.rvf")
         .collect();
     assert!(names.is_empty(), "{names:?}");
+}
+
+/// A `.npy` file of float32.
+fn npy(shape: &str, values: &[f32]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
+}
+
+#[test]
+fn children_with_vectors_of_their_own_work_everywhere() {
+    let dir = Dir::new();
+    dir.ok(&["create", "p.rvf", "-d", "2"]);
+    let rows: String = (0..20)
+        .map(|i| format!("{{\"id\": {i}, \"vector\": [{i},1], \"metadata\": {{\"year\": {}}}}}\n", 2000 + i))
+        .collect();
+    dir.write("rows.txt", &rows);
+    dir.ok(&["ingest", "p.rvf", "-i", "rows.txt", "--format", "jsonl"]);
+
+    dir.ok(&["derive", "p.rvf", "p.q.rvf", "-t", "quantize", "--precision", "int8"]);
+    let first: Value =
+        serde_json::from_str(dir.ok(&["export", "p.q.rvf"]).lines().next_back().unwrap()).unwrap();
+    assert_eq!((&first["id"], &first["metadata"]["year"]), (&json!(19), &json!(2019)));
+    assert_eq!(first["vector"][0].as_f64(), Some(19.0));
+    let status = dir.ok(&["status", "p.q.rvf", "--all"]);
+    assert!(status.contains("quantize precision=int8"), "{status}");
+    assert!(status.contains("cannot open it: its vectors are rounded"), "{status}");
+    let hit: Value =
+        serde_json::from_str(&dir.ok(&["query", "p.q.rvf", "-v", "7,1", "-k", "1", "--json"])).unwrap();
+    assert_eq!(hit["results"][0]["id"], json!(7));
+    dir.ok(&["compact", "p.q.rvf"]);
+    dir.ok(&["check", "p.q.rvf"]);
+    assert!(dir.ok(&["status", "p.q.rvf", "--all"]).contains("quantize precision=int8"));
+
+    // [2, 3] is x @ M; [3, 2] is M @ x: here they are the same map.
+    std::fs::write(dir.path("m.npy"), npy("(2, 3)", &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])).unwrap();
+    std::fs::write(dir.path("t.npy"), npy("(3, 2)", &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0])).unwrap();
+    std::fs::write(dir.path("b.npy"), npy("(3,)", &[0.5, 0.0, 0.0])).unwrap();
+    dir.ok(&["derive", "p.rvf", "p.m.rvf", "-t", "transform", "--matrix", "m.npy", "--bias", "b.npy"]);
+    dir.ok(&["derive", "p.rvf", "p.t.rvf", "-t", "transform", "--matrix", "t.npy", "--bias", "b.npy"]);
+    let shown = dir.ok(&["export", "p.m.rvf"]);
+    assert_eq!(shown, dir.ok(&["export", "p.t.rvf"]));
+    let second: Value = serde_json::from_str(shown.lines().nth(1).unwrap()).unwrap();
+    let numbers: Vec<f64> = second["vector"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    assert_eq!(numbers, [5.5, 7.0, 9.0]);
+    std::fs::write(dir.path("w.npy"), npy("(3, 3)", &[0.0; 9])).unwrap();
+    let refused = dir.fails(&["derive", "p.rvf", "x.rvf", "-t", "transform", "--matrix", "w.npy"], 1);
+    assert!(refused.contains("(3, 3) does not fit dimension 2"), "{refused}");
+
+    dir.ok(&["derive", "p.rvf", "p.r.rvf", "-t", "reindex", "--m", "4", "--ef-construction", "32"]);
+    let inspected: Value = serde_json::from_str(&dir.ok(&["inspect", "p.r.rvf", "--json"])).unwrap();
+    let recorded = &inspected["lineage"]["derivation"];
+    assert_eq!((&recorded["derivation"], &recorded["parameters"]["m"]), (&json!("reindex"), &json!("4")));
+    assert_eq!(recorded["needs_parent"], json!(false));
+}
+
+#[test]
+fn a_merged_child_or_all_conflicts() {
+    let dir = Dir::new();
+    three(&dir);
+    dir.ok(&["branch", "a.rvf", "a.one.rvf"]);
+    dir.ok(&["branch", "a.rvf", "a.two.rvf"]);
+    dir.write("x.jsonl", "{\"id\": 30, \"vector\": [3,3], \"metadata\": {\"x\": 1}}\n");
+    dir.write("y.jsonl", "{\"id\": 31, \"vector\": [4,4]}\n");
+    dir.ok(&["ingest", "a.one.rvf", "-i", "x.jsonl"]);
+    dir.ok(&["ingest", "a.two.rvf", "-i", "y.jsonl"]);
+    let made = dir.ok(&["derive", "a.one.rvf", "a.both.rvf", "-t", "merge", "--with", "a.two.rvf", "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    assert_eq!((&made["vectors"], &made["lineage_depth"]), (&json!(5), &json!(2)));
+    let lineage: Value = serde_json::from_str(&dir.ok(&["lineage", "a.both.rvf", "--json"])).unwrap();
+    let newest = &lineage["lineage"][2];
+    assert_eq!((&newest["derivation"], &newest["state"]), (&json!("merge"), &json!("verified")));
+    let two: Value = serde_json::from_str(&dir.ok(&["inspect", "a.two.rvf", "--json"])).unwrap();
+    assert_eq!(newest["merged_with"][0]["file_id"], two["lineage"]["file_id"]);
+
+    dir.write("z.jsonl", "{\"id\": 31, \"vector\": [9,9], \"metadata\": {\"x\": 2}}\n");
+    dir.ok(&["ingest", "a.one.rvf", "-i", "z.jsonl"]);
+    let refused = dir.rvf(&["derive", "a.one.rvf", "no.rvf", "-t", "merge", "--with", "a.two.rvf"]);
+    assert_eq!(refused.status, 1);
+    assert_eq!(refused.out, "conflict 31: the parent added it, the other store added it\n");
+    assert!(refused.err.contains("nothing was made: 1 vector(s)"), "{}", refused.err);
+    assert!(!dir.path("no.rvf").exists());
+}
+
+#[test]
+fn a_lineage_is_proven_without_the_parents() {
+    let dir = Dir::new();
+    three(&dir);
+    dir.ok(&["derive", "a.rvf", "b.rvf", "-t", "quantize", "--precision", "f16"]);
+    dir.ok(&["derive", "b.rvf", "c.rvf", "-t", "snapshot"]);
+    let lines = dir.ok(&["lineage", "c.rvf"]);
+    let words: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(words.len(), 3);
+    for (line, expected) in
+        words.iter().zip([("0", "a.rvf", "root"), ("1", "b.rvf", "quantize"), ("2", "c.rvf", "snapshot")])
+    {
+        assert_eq!((line[0], line[2], line[3]), expected);
+        assert_eq!(line[4], "verified");
+    }
+    let proof = dir.ok(&["lineage", "c.rvf", "--prove"]);
+    dir.write("proof.json", &proof);
+    for gone in ["a.rvf", "b.rvf"] {
+        std::fs::remove_file(dir.path(gone)).unwrap();
+    }
+    assert!(dir.ok(&["lineage", "c.rvf"]).contains("\t-\t-\tmissing"));
+    assert!(dir.fails(&["lineage", "c.rvf", "--prove"], 1).contains("parent was not found"));
+    let held = dir.ok(&["lineage", "--verify", "proof.json", "c.rvf"]);
+    assert!(held.starts_with("Lineage proof holds:\n0\t"), "{held}");
+    assert!(held.contains("Signed by:") && held.contains("nobody"), "{held}");
+    let json: Value =
+        serde_json::from_str(&dir.ok(&["lineage", "--verify", "proof.json", "--json"])).unwrap();
+    assert_eq!((&json["status"], &json["steps"][1]["derivation"]), (&json!("verified"), &json!("quantize")));
+
+    dir.ok(&["create", "other.rvf", "-d", "2"]);
+    assert!(
+        dir.fails(&["lineage", "--verify", "proof.json", "other.rvf"], 3).contains("is not of other.rvf")
+    );
+    let mut altered: Value = serde_json::from_str(&proof).unwrap();
+    let tail = altered["steps"][0]["tail"].as_str().unwrap().to_owned();
+    altered["steps"][0]["tail"] = json!(format!("{}00", &tail[..tail.len() - 2].replacen("00", "01", 1)));
+    dir.write("altered.json", &altered.to_string());
+    assert!(dir.fails(&["lineage", "--verify", "altered.json"], 3).contains("does not hold: step 1"));
+    let mut swapped: Value = serde_json::from_str(&proof).unwrap();
+    swapped["steps"].as_array_mut().unwrap().swap(0, 1);
+    dir.write("swapped.json", &swapped.to_string());
+    assert!(dir.fails(&["lineage", "--verify", "swapped.json"], 3).contains("does not hold"));
+    for bad in ["", "{}", "[1]", "{\"format\": \"rvf-lineage-proof\", \"version\": 2}"] {
+        dir.write("bad.json", bad);
+        assert!(dir.fails(&["lineage", "--verify", "bad.json"], 1).contains("bad.json"));
+    }
 }

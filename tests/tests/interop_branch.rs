@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rvf_cow::{
-    BadRow, Batch, BranchOptions, CreateOptions, Metric, NoProgress, OpenOptions, SearchRequest, Store, Value,
+    BadRow, Batch, BranchOptions, CreateOptions, Derive, Derived, Map, Metric, NoProgress, OpenOptions,
+    Precision, ReindexOptions, SearchRequest, Store, Value,
 };
 use rvf_runtime::{QueryOptions, RvfStore};
 use rvf_tests::random::Random;
@@ -216,4 +217,43 @@ fn metadata_of_a_branch_it_made_survive_our_edits() {
         assert_eq!(view.matching_ids("colour = 'red'").expect("filter"), [2]);
     }
     agree(&child_path);
+}
+
+#[test]
+fn it_reads_children_with_vectors_of_their_own_and_refuses_rounded_ones() {
+    for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
+        let dir = tempfile::tempdir().expect("dir");
+        let parent =
+            create(&dir.path().join("p.rvf"), metric, &(0..300).map(|i| i * 7 + 1).collect::<Vec<_>>());
+        let child = branch(&parent, &dir.path().join("c.rvf"));
+        put(&child, &[1, 22, 1 << 40], 2);
+        child.delete(&[29]).expect("delete");
+        let nested = branch(&child, &dir.path().join("n.rvf"));
+        let made = |name: &str, how: &Derive<'_>| {
+            let path = dir.path().join(name);
+            let derived = nested.derive(&path, name, how, &NoProgress).expect("derive");
+            assert!(matches!(derived, Derived::Made(_)));
+            path
+        };
+        let matrix = Random::new(4).vector(DIM * DIM);
+        let map = Map { matrix: Some(matrix), normalize: true, ..Map::default() };
+        let index = ReindexOptions { threads: 1, ..ReindexOptions::default() };
+        // Not even a branch of a branch keeps it from these: they need no parent.
+        for path in [made("r.rvf", &Derive::Reindex(&index)), made("t.rvf", &Derive::Transform(&map))] {
+            agree(&path);
+            assert_eq!(open(&path).view().resolved().len(), 300);
+            let mut reference = RvfStore::open(&path).expect("open");
+            reference.delete(&[8]).expect("delete");
+            reference.compact().expect("compact");
+            reference.close().expect("close");
+            agree(&path);
+            assert!(open(&path).view().derived().is_some(), "the record outlives its compaction");
+        }
+        for precision in [Precision::F16, Precision::Int8] {
+            let path = made(precision.name(), &Derive::Quantize(precision));
+            refused(&path, 0x0700);
+            open(&path).compact(&NoProgress).expect("compact");
+            refused(&path, 0x0700);
+        }
+    }
 }

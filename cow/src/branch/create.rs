@@ -13,14 +13,15 @@ use rvf_format::membership::{Membership, Mode};
 use rvf_format::storage::MemStorage;
 use rvf_format::writer::{Writer, dir_entry};
 
-use crate::branch::pin::{self, Derivation, MAX_NAME, Pin};
+use crate::branch::pin::{self, Derivation, MAX_NAME, Pin, Source};
 use crate::create::{beside, create_new, random_id};
 use crate::error::Error;
 use crate::parent::{MAX_DEPTH, TAIL, directory_of};
-use crate::source::{open_regular, sync_parent};
+use crate::scratch::{discard, publish};
+use crate::source::open_regular;
 use crate::store::Store;
 use crate::view::View;
-use crate::write::{format_error, manifest_of, now_ns};
+use crate::write::{WITNESS_CHANGE, format_error, manifest_of, now_ns};
 
 /// Bytes of one cluster in the map of a fresh branch: so large that a few describe any parent.
 const CLUSTER_BYTES: u32 = 1 << 31;
@@ -32,6 +33,10 @@ pub struct BranchOptions {
     pub name: String,
     /// What it is to its parent; recorded.
     pub derivation: Derivation,
+    /// How it was made, as names and values; recorded.
+    pub parameters: Vec<(String, String)>,
+    /// What else went into it; recorded.
+    pub others: Vec<Source>,
 }
 
 /// A branch that was made.
@@ -80,20 +85,15 @@ impl Store {
         view.check_intact()?;
         let (bytes, mut report) = compose(&view, path, options)?;
         let scratch = beside(path, "branch.tmp")?;
-        let result = write_new(&scratch, &bytes).and_then(|()| {
-            // A link, unlike a rename, never replaces a file that appeared meanwhile.
-            std::fs::hard_link(&scratch, path).map_err(|e| Error::io(path, "create", e))
-        });
-        let removed = std::fs::remove_file(&scratch);
-        result?;
-        removed.map_err(|e| Error::io(&scratch, "remove", e))?;
-        sync_parent(path)?;
+        write_new(&scratch, &bytes)
+            .and_then(|()| publish(&scratch, path))
+            .inspect_err(|_| discard(&scratch))?;
         report.bytes = bytes.len() as u64;
         Ok(report)
     }
 
     /// The write lock of the file, where this process may take it. Without it a file is only read.
-    fn hold(&self) -> Result<Option<WriteLock>, Error> {
+    pub(crate) fn hold(&self) -> Result<Option<WriteLock>, Error> {
         let (file, _) = open_regular(self.path(), false)?;
         match WriteLock::acquire(self.path(), &file, self.options().lock_wait) {
             Ok(lock) => Ok(Some(lock)),
@@ -124,17 +124,9 @@ fn compose(view: &View, path: &Path, options: &BranchOptions) -> Result<(Vec<u8>
             ),
         });
     }
-    let prefix_len = prefix_of(view);
-    let prefix = usize::try_from(prefix_len).ok().and_then(|len| view.bytes().get(..len)).unwrap_or(&[]);
-    let parent_hash = fold32(prefix.get(prefix.len().saturating_sub(TAIL)..).unwrap_or(&[]));
-    let (parent_id, parent_depth) =
-        base.identity.as_ref().map_or(([0; 16], 0), |i| (i.file_id, i.lineage_depth));
-    let identity = FileIdentity {
-        file_id: random_id()?,
-        parent_id,
-        parent_hash,
-        lineage_depth: parent_depth.saturating_add(1),
-    };
+    let (identity, record) = descent(view, options, false)?;
+    let (parent_id, parent_hash) = (identity.parent_id, identity.parent_hash);
+    let prefix_len = record.parent.prefix;
     let bytes_per_vector = 4 * u32::from(base.dimension);
     let per_cluster = (CLUSTER_BYTES / bytes_per_vector.max(1)).max(1);
     let clusters = u64::from(view.rows.total()).div_ceil(u64::from(per_cluster));
@@ -157,15 +149,6 @@ fn compose(view: &View, path: &Path, options: &BranchOptions) -> Result<(Vec<u8>
     } else {
         Membership::empty(Mode::Exclude, 0).map_err(format_error)?
     };
-    let record = Pin {
-        derivation: options.derivation,
-        epoch: base.epoch,
-        prefix: prefix_len,
-        file_id: parent_id,
-        digest: pin::digest(prefix, &parent_id),
-        created_ns: now_ns(),
-        name: options.name.clone(),
-    };
     view.check_intact()?;
 
     let storage = MemStorage::new(Vec::new());
@@ -175,6 +158,7 @@ fn compose(view: &View, path: &Path, options: &BranchOptions) -> Result<(Vec<u8>
         (SegType::COW_MAP, map.encode().map_err(format_error)?),
         (SegType::MEMBERSHIP, membership.encode().map_err(format_error)?),
         (SegType::META_IDX, record.encode()),
+        (SegType::WITNESS, first_witness(&record).to_vec()),
     ];
     for (kind, payload) in &parts {
         directory.push(dir_entry(&writer.append(*kind, &[payload]).map_err(format_error)?));
@@ -205,6 +189,51 @@ fn compose(view: &View, path: &Path, options: &BranchOptions) -> Result<(Vec<u8>
     };
     writer.commit(&manifest).map_err(format_error)?;
     Ok((storage.live(), report))
+}
+
+/// Who a child of `view` is, and its record.
+pub(crate) fn descent(
+    view: &View,
+    options: &BranchOptions,
+    standalone: bool,
+) -> Result<(FileIdentity, Pin), Error> {
+    let base = manifest_of(view)?;
+    let prefix = prefix_bytes(view);
+    let parent = pin::source_of(view, prefix)?;
+    let identity = FileIdentity {
+        file_id: random_id()?,
+        parent_id: parent.file_id,
+        parent_hash: fold32(prefix.get(prefix.len().saturating_sub(TAIL)..).unwrap_or(&[])),
+        lineage_depth: base.identity.map_or(0, |i| i.lineage_depth).saturating_add(1),
+    };
+    let record = Pin {
+        version: 2,
+        derivation: options.derivation,
+        standalone,
+        parent,
+        created_ns: now_ns(),
+        name: options.name.clone(),
+        parameters: options.parameters.clone(),
+        others: options.others.clone(),
+    };
+    Ok((identity, record))
+}
+
+/// The witness that every child begins with. Its text can be made again from the record.
+pub(crate) fn first_witness(record: &Pin) -> [u8; 73] {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let action = format!(
+        "derive:type={},parent={},digest={}",
+        record.derivation,
+        hex(&record.parent.file_id),
+        hex(&record.parent.digest)
+    );
+    rvf_crypto::entry(&[0; 32], &action, record.created_ns, WITNESS_CHANGE)
+}
+
+/// The bytes of the state that a child of `view` stands on.
+pub(crate) fn prefix_bytes(view: &View) -> &[u8] {
+    usize::try_from(prefix_of(view)).ok().and_then(|len| view.bytes().get(..len)).unwrap_or(&[])
 }
 
 /// How much of the file a branch stands on: up to the manifest, and the witnesses after it, which the existing tools leave

@@ -149,6 +149,9 @@ impl View {
     /// # Errors
     /// The reason, in one sentence.
     pub fn reference_opens(&self) -> Result<(), String> {
+        if self.blocks.iter().any(|block| matches!(block.rows, rvf_format::Rows::Owned(_))) {
+            return Err(crate::branch::copy::COLUMNS.into());
+        }
         let Some(parent) = &self.parent else { return Ok(()) };
         let parent = parent.as_ref().map_err(Clone::clone)?;
         match self.contents.cow.as_ref().map(|cow| cow.membership.mode) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rvf_format::journal::Journal;
 use rvf_format::{SegType, vec_seg};
 
-use crate::branch::diff::{Change, Difference, compare, diff};
+use crate::branch::diff::{Change, DiffReport, Difference, compare, diff};
 use crate::error::Error;
 use crate::store::Store;
 use crate::types::{Event, Fields};
@@ -42,6 +42,9 @@ pub struct MergeReport {
     pub conflicts: Vec<Conflict>,
     /// The parent's epoch afterwards.
     pub epoch: u32,
+    /// How the parent differs from the branch after a merge: what only the parent's own changes account for. The branch
+    /// goes on standing on the older state.
+    pub remaining: DiffReport,
 }
 
 impl Store {
@@ -64,27 +67,12 @@ impl Store {
                 what: format!("{}: is not the parent of {}", parent.path().display(), self.path().display()),
             });
         }
-        let mut changes: Vec<Difference> = Vec::new();
-        diff(&base, &branch, &mut |difference| {
-            changes.push(difference);
-            true
-        })?;
-        let mut report = MergeReport::default();
-        let result = parent.append(|commit, cache| {
-            let wanted = pick(&base, &branch, &commit.view, changes, &mut report);
-            if wanted.is_empty() || !report.conflicts.is_empty() {
-                // Ends the commit before anything is written.
-                return Err(Error::Cancelled);
-            }
-            apply(commit, cache, &branch, &wanted, &mut report)
-        });
-        let settled = report.conflicts.is_empty() && report.added + report.removed + report.changed > 0;
-        match result {
-            Err(Error::Cancelled) if !settled => {
-                report.epoch = parent.view().epoch();
-                return Ok(report);
-            }
-            other => report.epoch = other?.1.epoch(),
+        let mut report = fold(Some(&base), &branch, parent)?;
+        if report.conflicts.is_empty() {
+            report.remaining = diff(&branch, &parent.view(), &mut |_| true)?;
+        }
+        if report.added + report.removed + report.changed == 0 || !report.conflicts.is_empty() {
+            return Ok(report);
         }
         let counts = [("added", report.added), ("removed", report.removed), ("changed", report.changed)];
         parent.notify(&Event {
@@ -96,13 +84,128 @@ impl Store {
     }
 }
 
+/// Brings the changes from `base` to `branch` into `into`, in one commit; without a base, all that `branch` holds is a change.
+/// With a conflict nothing is written.
+pub(crate) fn fold(base: Option<&View>, branch: &View, into: &Store) -> Result<MergeReport, Error> {
+    let mut changes: Vec<Difference> = Vec::new();
+    match base {
+        Some(base) => {
+            diff(base, branch, &mut |difference| {
+                changes.push(difference);
+                true
+            })?;
+        }
+        None => {
+            branch.complete()?;
+            let rows = branch.resolved();
+            let ids = (0..rows.count()).filter_map(|at| rows.at(at)).map(|place| rows.id(place));
+            changes.extend(ids.map(|id| Difference { id, kind: Change::Added }));
+            changes.sort_unstable_by_key(|change| change.id);
+        }
+    }
+    let mut report = MergeReport::default();
+    let result = into.append(|commit, cache| {
+        let wanted = pick(base, branch, &commit.view, changes, &mut report);
+        if wanted.is_empty() || !report.conflicts.is_empty() {
+            // Ends the commit before anything is written.
+            return Err(Error::Cancelled);
+        }
+        apply(commit, cache, branch, &wanted, &mut report)
+    });
+    let settled = report.conflicts.is_empty() && report.added + report.removed + report.changed > 0;
+    report.epoch = match result {
+        Err(Error::Cancelled) if !settled => into.view().epoch(),
+        other => other?.1.epoch(),
+    };
+    Ok(report)
+}
+
+/// The state that two stores have in common: of the youngest file that both are seen through, the older of the two states.
+/// `None` when they share no file.
+pub(crate) fn common(a: &View, b: &View) -> Result<Option<Arc<View>>, Error> {
+    if a.dimension() != b.dimension() {
+        return Err(Error::Dimension { row: 0, got: b.dimension(), want: a.dimension() });
+    }
+    if a.metric() != b.metric() {
+        return Err(Error::Invalid {
+            what: format!(
+                "{} measures distances by {}, {} by {}; they cannot be merged",
+                a.path().display(),
+                a.metric().name(),
+                b.path().display(),
+                b.metric().name()
+            ),
+        });
+    }
+    // The first is a fresh child, so its own file is nobody's ancestor.
+    let left = ancestors(a);
+    let right = ancestors(b);
+    if let Some(state) = left.iter().find(|x| file_id(x).is_some() && file_id(x) == file_id(b)) {
+        return older(state, None, b).map(Some);
+    }
+    for x in &left {
+        if let Some(y) = right.iter().find(|y| file_id(x).is_some() && file_id(x) == file_id(y)) {
+            return older(x, Some(y), y).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn ancestors(view: &View) -> Vec<Arc<View>> {
+    let mut out = Vec::new();
+    let mut above = view.parent_view().map(Arc::clone);
+    while let Some(parent) = above {
+        above = parent.parent_view().map(Arc::clone);
+        out.push(parent);
+    }
+    out
+}
+
+/// The older of two states of one file, when the other one came from it.
+fn older(x: &Arc<View>, shared: Option<&Arc<View>>, y: &View) -> Result<Arc<View>, Error> {
+    let x_first = x.epoch() <= y.epoch();
+    let (old, new): (&View, &View) = if x_first { (x, y) } else { (y, x) };
+    if !descends(old, new) {
+        return Err(Error::Invalid {
+            what: format!(
+                "{} and {} have the same file id, but neither state came from the other: copies of one file that went \
+                 different ways have no common state to merge from",
+                x.path().display(),
+                y.path().display()
+            ),
+        });
+    }
+    match (x_first, shared) {
+        (true, _) => Ok(Arc::clone(x)),
+        (false, Some(shared)) => Ok(Arc::clone(shared)),
+        (false, None) => Err(Error::Invalid {
+            what: format!(
+                "{}: is an older state of {}, and has nothing to merge",
+                y.path().display(),
+                x.path().display()
+            ),
+        }),
+    }
+}
+
+/// Whether one state of a file goes on from another: its chain of witnesses passes through the other's newest.
+fn descends(old: &View, new: &View) -> bool {
+    if (old.stamp.dev, old.stamp.ino) == (new.stamp.dev, new.stamp.ino) {
+        return true;
+    }
+    let head = old.contents.witness_head;
+    let witnesses = new.opened.layout.segments().filter(|s| s.kind() == SegType::WITNESS);
+    let mut entries = witnesses.flat_map(|s| s.payload_of(new.bytes()).chunks_exact(73));
+    head == [0; 32] || entries.any(|entry| rvf_crypto::next_head(entry) == head)
+}
+
 fn file_id(view: &View) -> Option<[u8; 16]> {
     Some(view.opened.manifest.as_ref()?.manifest.identity.as_ref()?.file_id)
 }
 
 /// The edits of the branch that the parent does not have yet. Fills in conflicts.
 fn pick(
-    base: &View,
+    base: Option<&View>,
     branch: &View,
     now: &View,
     changes: Vec<Difference>,
@@ -110,7 +213,11 @@ fn pick(
 ) -> Vec<Difference> {
     let mut wanted = Vec::new();
     for change in changes {
-        match compare(base, now, change.id, true) {
+        let parent = match base {
+            Some(base) => compare(base, now, change.id, true),
+            None => now.resolved().find(change.id).map(|_| Change::Added),
+        };
+        match parent {
             None => wanted.push(change),
             Some(_) if compare(now, branch, change.id, true).is_none() => report.already += 1,
             Some(parent) => {

@@ -7,31 +7,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
-use rvf_cow::{Access, BranchOptions, OpenOptions, Store};
+use rvf_cow::{Access, BranchOptions, OpenOptions, Store, discard};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::content::{self, MAX_ORIGIN, Member, meant_name, sync_directory};
+use super::content::{self, MAX_ORIGIN, Member, meant_name};
 use super::family::Family;
 use super::table::Link;
 use crate::errno::Error;
 use crate::snapshot::Snap;
 use crate::store_dir::StoreDir;
 
-/// How the name of a child file begins whose copy is not whole yet.
-pub const PENDING: &str = ".pending-";
+pub use rvf_cow::{PENDING, sweep};
 
 /// A piece of a hole.
 static ZEROS: [u8; 4096] = [0; 4096];
 /// Largest hole that is taken into a hash, in bytes: before a copy is bound nobody knows how long the file may be.
 const MAX_HOLE: u64 = 1 << 30;
-
-/// Tells the hidden files of one process apart: a directory may be renamed, and another one made under its old name.
-static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// Most names in one pending directory: the members, the links, and a temporary name for each.
 const MAX_PARTS: usize = 64;
@@ -510,7 +505,7 @@ impl Pending {
         }
         check_whole(bound)?;
         let path = family.path_of(&state.name);
-        settle(&bound.scratch, &path, family)?;
+        rvf_cow::publish(&bound.scratch, &path)?;
         state.done = Some(Done { path, from_frozen: bound.frozen });
         Ok(true)
     }
@@ -579,12 +574,8 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
     }
     let stem = source.base.file_stem().unwrap_or_default().to_string_lossy();
     let extension = source.base.extension().map_or("rvf".into(), |e| e.to_string_lossy());
-    let scratch = source.base.with_file_name(format!(
-        "{PENDING}{}-{:x}-{stem}.{}.{extension}",
-        std::process::id(),
-        SERIAL.fetch_add(1, Ordering::Relaxed),
-        state.name
-    ));
+    let name = format!("{stem}.{}.{extension}", state.name);
+    let scratch = rvf_cow::pending_name(&source.base.with_file_name(name))?;
     let options = BranchOptions { name: state.name.clone(), ..BranchOptions::default() };
     discard(&scratch);
     source.dir.store.branch(&scratch, &options)?;
@@ -657,40 +648,6 @@ fn verify_earlier(state: &State) -> Result<(), Error> {
         }
     }
     result
-}
-
-/// Gives the child file its name, durably. A link, unlike a rename, never replaces a file that appeared meanwhile.
-fn settle(scratch: &Path, path: &Path, family: &Family) -> Result<(), Error> {
-    std::fs::hard_link(scratch, path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::Exists { what: format!("{} exists", path.display()) },
-        _ => Error::io(path.display().to_string(), error),
-    })?;
-    discard(scratch);
-    sync_directory(family.directory())
-}
-
-fn discard(scratch: &Path) {
-    match std::fs::remove_file(scratch) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(path = %scratch.display(), %error, "a file that is no branch yet stays behind");
-        }
-        _ => {}
-    }
-}
-
-/// Removes what killed processes left behind in a directory.
-pub fn sweep(directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner =
-            name.to_str().and_then(|name| name.strip_prefix(PENDING)?.split_once('-')?.0.parse::<u32>().ok());
-        if owner.is_some_and(|owner| {
-            owner != std::process::id() && !Path::new(&format!("/proc/{owner}")).exists()
-        }) {
-            discard(&entry.path());
-        }
-    }
 }
 
 fn differs(name: &str, offset: u64) -> Error {

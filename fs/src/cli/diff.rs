@@ -4,10 +4,9 @@ use super::failure::Failure;
 use super::open::{self, Waiting};
 use super::output::Out;
 use crate::branches::content::difference_line;
-use rvf_cow::{Access, Change, Difference, OpenOptions, Store};
+use rvf_cow::{Change, Conflict, Difference};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Status 1 of `diff`: the stores differ.
 const DIFFERENT: u8 = 1;
@@ -114,11 +113,7 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Out) -> Result<(), Failure> {
     let parent = open::writing(&path, &args.waiting)?;
     let report = branch.merge_into(&parent)?;
     if args.json {
-        let conflicts: Vec<Value> = report
-            .conflicts
-            .iter()
-            .map(|c| json!({ "id": c.id, "parent": kind(&c.parent), "branch": kind(&c.branch) }))
-            .collect();
+        let conflicts: Vec<Value> = report.conflicts.iter().map(conflict).collect();
         out.json(&json!({
             "status": if conflicts.is_empty() { "merged" } else { "conflicts" },
             "parent": path.to_string_lossy(),
@@ -128,6 +123,7 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Out) -> Result<(), Failure> {
             "already": report.already,
             "conflicts": conflicts,
             "epoch": report.epoch,
+            "remaining": report.remaining.added + report.remaining.removed + report.remaining.changed,
         }))?;
     } else if report.conflicts.is_empty() {
         out.line("Merge complete:")?;
@@ -137,10 +133,17 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Out) -> Result<(), Failure> {
         out.pair("Removed:", report.removed)?;
         out.pair("Already there:", report.already)?;
         out.pair("Epoch:", report.epoch)?;
+        let left = report.remaining;
+        out.pair(
+            "Still different:",
+            match left.added + left.removed + left.changed {
+                0 => "nothing".to_owned(),
+                n => format!("{n} vector(s), which only the parent changed"),
+            },
+        )?;
     } else {
         for conflict in &report.conflicts {
-            let (parent, branch) = (kind(&conflict.parent), kind(&conflict.branch));
-            out.line(format!("conflict {}: the parent {parent} it, the branch {branch} it", conflict.id))?;
+            out.line(conflict_line(conflict, "the branch"))?;
         }
     }
     if report.conflicts.is_empty() {
@@ -160,15 +163,40 @@ fn kind(change: &Change) -> &'static str {
     }
 }
 
-/// A child that was just made, to be edited before anybody sees it.
-pub(super) fn open_new(path: &std::path::Path) -> Result<std::sync::Arc<Store>, Failure> {
-    let options = OpenOptions {
-        access: Access::ReadWrite,
-        lock_wait: Duration::from_secs(10),
-        verify: false,
-        ..OpenOptions::default()
+/// An id that both sides changed, with the fields.
+pub(super) fn conflict(conflict: &Conflict) -> Value {
+    let side = |change: &Change| match change {
+        Change::Changed { vector, fields } => json!({ "vector": vector, "fields": fields }),
+        Change::Added | Change::Removed => Value::Null,
     };
-    Ok(Store::open(path, &options)?)
+    json!({
+        "id": conflict.id,
+        "parent": kind(&conflict.parent),
+        "branch": kind(&conflict.branch),
+        "parent_changes": side(&conflict.parent),
+        "branch_changes": side(&conflict.branch),
+    })
+}
+
+/// The same in words.
+pub(super) fn conflict_line(conflict: &Conflict, branch: &str) -> String {
+    let side = |change: &Change| {
+        let parts: Vec<&str> = match change {
+            Change::Changed { vector, fields } => {
+                vector.then_some("vector").into_iter().chain(fields.iter().map(String::as_str)).collect()
+            }
+            Change::Added | Change::Removed => Vec::new(),
+        };
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+    };
+    format!(
+        "conflict {}: the parent {} it{}, {branch} {} it{}",
+        conflict.id,
+        kind(&conflict.parent),
+        side(&conflict.parent),
+        kind(&conflict.branch),
+        side(&conflict.branch)
+    )
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! | 0 | done |
 //! | 1 | failed: one line `error: ...` on stderr, nothing was changed; `diff`: the stores differ |
 //! | 2 | wrong usage; also `verify-witness` of records that nobody can verify, and `diff` that cannot compare |
-//! | 3 | `verify-witness` or `check` found damage |
+//! | 3 | `verify-witness` or `check` found damage; `lineage --verify`: the proof does not hold |
 //! | 4 | another writer holds the lock |
 
 mod branch;
@@ -21,6 +21,7 @@ mod diff;
 mod export;
 mod failure;
 mod ingest;
+mod lineage;
 mod open;
 mod output;
 mod progress;
@@ -69,8 +70,10 @@ enum Command {
     Reindex(compact::ReindexArgs),
     /// Make a copy-on-write child: a small file that shows what its parent holds now, to be changed on its own
     Branch(branch::BranchArgs),
-    /// Make a child store: a clone, the part that matches a filter, or a snapshot
+    /// Make a child store: a clone, a part, a snapshot, a merge, or one that is rounded, reindexed or transformed
     Derive(derive::Args),
+    /// Show where a store descends from; make or verify a proof of it
+    Lineage(lineage::Args),
     /// Compare what two stores show, vector by vector
     Diff(diff::DiffArgs),
     /// Fold a branch into its parent
@@ -109,6 +112,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Reindex(args) => compact::reindex(args, &mut out),
         Command::Branch(args) => branch::branch(args, &mut out),
         Command::Derive(args) => derive::run(args, &mut out),
+        Command::Lineage(args) => lineage::run(args, &mut out),
         Command::Diff(args) => diff::diff(args, &mut out),
         Command::Merge(args) => diff::merge(args, &mut out),
         Command::Freeze(args) => branch::freeze(args, &mut out),

@@ -45,6 +45,8 @@ pub(super) fn status(args: &StatusArgs, out: &mut Out) -> Result<(), Failure> {
             object.insert("indexed_vectors".into(), json!(status.index.indexed));
             object.insert("index_layer".into(), json!(status.index.layer));
             object.insert("dialect".into(), json!(status.dialect));
+            object.insert("derivation".into(), json!(crate::status::derivation(&store.view())));
+            object.insert("existing_tools".into(), json!(store.view().reference_opens().err()));
             object.insert("health".into(), json!(status.health));
         }
         return out.json(&object);
@@ -64,6 +66,10 @@ pub(super) fn status(args: &StatusArgs, out: &mut Out) -> Result<(), Failure> {
         out.pair("Indexed:", format_args!("{} of {}", status.index.indexed, status.index.total))?;
         out.pair("Index layer:", status.index.layer)?;
         out.pair("Dialect:", status.dialect)?;
+        out.pair("Derivation:", crate::status::derivation(&store.view()))?;
+        if let Err(why) = store.view().reference_opens() {
+            out.pair("Existing tools:", format_args!("cannot open it: {why}"))?;
+        }
         out.pair("Health:", &status.health)?;
     }
     Ok(())
@@ -132,6 +138,11 @@ pub(super) fn inspect(args: &InspectArgs, out: &mut Out) -> Result<(), Failure> 
                 "parent_hash": hex(&identity.parent_hash),
                 "lineage_depth": identity.lineage_depth,
                 "is_root": identity.is_root(),
+                "derivation": view.derived().map(|pin| {
+                    let mut object = serde_json::Map::new();
+                    crate::info::pin(&mut object, pin);
+                    Value::Object(object)
+                }),
             },
         }));
     }
@@ -156,5 +167,9 @@ pub(super) fn inspect(args: &InspectArgs, out: &mut Out) -> Result<(), Failure> 
     out.pair("File ID:", hex(&identity.file_id))?;
     out.pair("Parent ID:", hex(&identity.parent_id))?;
     out.pair("Lineage depth:", identity.lineage_depth)?;
-    out.pair("Is root:", identity.is_root())
+    out.pair("Is root:", identity.is_root())?;
+    match view.derived() {
+        Some(_) => out.pair("Derivation:", crate::status::derivation(&view)),
+        None => Ok(()),
+    }
 }

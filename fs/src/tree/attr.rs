@@ -298,7 +298,7 @@ pub(super) fn rendered(dir: &StoreDir, snap: &Snap, item: Item) -> Arc<[u8]> {
         Item::WitnessLog => (1, &|| crate::witness::log(snap)),
         Item::WitnessHead => (2, &|| crate::witness::head(snap)),
         Item::WitnessVerify => (3, &|| crate::witness::verdict(snap)),
-        _ => (0, &|| crate::lineage::text(dir.store.path(), snap)),
+        _ => (0, &|| crate::lineage::text(dir.store.path())),
     };
     match snap.texts.get(slot) {
         Some(cell) => cell.get_or_init(|| render().into_bytes().into()).clone(),

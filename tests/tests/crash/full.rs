@@ -12,13 +12,13 @@ use rvf_tests::random::vector_of;
 const DIMENSION: usize = 64;
 
 /// A small filesystem in memory, unmounted when dropped.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     place: Option<Place>,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl SmallDisk {
-    fn new(size: &str) -> Option<Self> {
+    pub(crate) fn new(size: &str) -> Option<Self> {
         let place = Place::on_disk().expect("a place");
         let path = place.join("disk");
         std::fs::create_dir(&path).expect("a directory");

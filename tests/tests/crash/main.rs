@@ -2,6 +2,7 @@
 //! lost, and nothing half done shows.
 
 mod cut;
+mod derive;
 mod disk;
 mod full;
 mod kill;
