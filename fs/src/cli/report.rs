@@ -124,7 +124,7 @@ pub(super) fn inspect(args: &InspectArgs, out: &mut Out) -> Result<(), Failure> 
                 })
             })
             .collect();
-        return out.json(&json!({
+        let mut object = json!({
             "path": args.path.to_string_lossy(),
             "dimension": view.dimension(),
             "epoch": view.epoch(),
@@ -138,13 +138,14 @@ pub(super) fn inspect(args: &InspectArgs, out: &mut Out) -> Result<(), Failure> 
                 "parent_hash": hex(&identity.parent_hash),
                 "lineage_depth": identity.lineage_depth,
                 "is_root": identity.is_root(),
-                "derivation": view.derived().map(|pin| {
-                    let mut object = serde_json::Map::new();
-                    crate::info::pin(&mut object, pin);
-                    Value::Object(object)
-                }),
             },
-        }));
+        });
+        if let (Some(pin), Some(Value::Object(lineage))) = (view.derived(), object.get_mut("lineage")) {
+            let mut derivation = serde_json::Map::new();
+            crate::info::pin(&mut derivation, pin);
+            lineage.insert("derivation".into(), derivation.into());
+        }
+        return out.json(&object);
     }
     out.line(format_args!("RVF Store: {}", args.path.display()))?;
     out.pair("Dimension:", view.dimension())?;
