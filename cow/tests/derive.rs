@@ -159,6 +159,23 @@ fn damage_to_a_quantiser_is_damage_to_the_vectors() {
 }
 
 #[test]
+fn damage_is_not_copied_into_a_sound_file() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (parent, child) = family(dir.path(), 8000);
+    let mut bytes = std::fs::read(parent.path()).expect("read");
+    // In the middle of the parent's vectors.
+    bytes[30_000] ^= 1;
+    std::fs::write(parent.path(), &bytes).expect("write");
+    let index = ReindexOptions { threads: 1, ..ReindexOptions::default() };
+    let options = rvf_cow::OpenOptions { verify: false, ..Default::default() };
+    let child = Store::open(child.path(), &options).expect("open");
+    let path = dir.path().join("r.rvf");
+    let error = child.derive(&path, "", &Derive::Reindex(&index), &NoProgress).expect_err("damaged");
+    assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("p.rvf"), "{error}");
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_transformed_child_has_the_images() {
     let dir = tempfile::tempdir().expect("dir");
     let (_, child) = family(dir.path(), 1500);

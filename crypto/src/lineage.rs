@@ -430,7 +430,7 @@ mod tests {
         assert!(proof.verify().is_err());
         let identity = proof.steps[0].identity;
         let storage = MemStorage::new(Vec::new());
-        let vectors = Writer::create(&storage).unwrap().append(SegType::VEC, &[&vec![1; 100]]).unwrap();
+        let vectors = Writer::create(&storage).unwrap().append(SegType::VEC, &[&[1; 100]]).unwrap();
         let directory = vec![dir_entry(&vectors); 4000];
         let manifest = Manifest { dimension: 1, identity: Some(identity), directory, ..Manifest::default() };
         proof.steps[0].evidence.as_mut().unwrap().manifest = manifest.encode().unwrap();

@@ -761,11 +761,11 @@ fn a_lineage_is_proven_without_the_parents() {
     let mut altered: Value = serde_json::from_str(&proof).unwrap();
     let tail = altered["steps"][0]["tail"].as_str().unwrap().to_owned();
     altered["steps"][0]["tail"] = json!(format!("{}00", &tail[..tail.len() - 2].replacen("00", "01", 1)));
-    dir.write("altered.json", &altered.to_string());
+    dir.write("altered.json", altered.to_string());
     assert!(dir.fails(&["lineage", "--verify", "altered.json"], 3).contains("does not hold: step 1"));
     let mut swapped: Value = serde_json::from_str(&proof).unwrap();
     swapped["steps"].as_array_mut().unwrap().swap(0, 1);
-    dir.write("swapped.json", &swapped.to_string());
+    dir.write("swapped.json", swapped.to_string());
     assert!(dir.fails(&["lineage", "--verify", "swapped.json"], 3).contains("does not hold"));
     for bad in ["", "{}", "[1]", "{\"format\": \"rvf-lineage-proof\", \"version\": 2}"] {
         dir.write("bad.json", bad);

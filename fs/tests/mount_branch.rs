@@ -371,7 +371,11 @@ fn verbs_make_fold_and_freeze_branches() {
     // Both sides changed one vector: nothing is guessed.
     m.sh_ok("echo 1,0,0,0 > vectors/10; echo 2,0,0,0 > branches/exp/vectors/10; echo 3,0,0,0 > branches/exp/vectors/11");
     assert_eq!(errno(fs::write(m.path("branches/exp/ctl"), "merge\n")), libc::EEXIST);
-    assert!(m.read("branches/exp/error").contains(": 10\n"), "{}", m.read("branches/exp/error"));
+    assert!(
+        m.read("branches/exp/error").contains(": 10 (parent: vector, branch: vector)\n"),
+        "{}",
+        m.read("branches/exp/error")
+    );
     assert!(!m.path("vectors/11").exists());
     assert_eq!(errno(fs::write(m.path("ctl"), "merge\n")), libc::EINVAL);
 }

@@ -175,7 +175,7 @@ fn compose(view: &View, path: &Path, options: &BranchOptions) -> Result<(Vec<u8>
         } else if prefix_len != view.stamp.len {
             Err("its parent ends with bytes that no commit covers".into())
         } else {
-            Ok(())
+            view.reference_opens().map_err(|why| format!("its parent: {why}"))
         },
     };
     let manifest = Manifest {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rvf_format::Severity;
 use rvf_index::Progress;
 
 use crate::branch::copy::{Form, Map, Precision, copy};
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::types::{Access, OpenOptions, ReindexOptions};
+use crate::view::View;
 
 /// What a child is to its parent.
 #[derive(Debug, Clone, Copy)]
@@ -174,11 +176,9 @@ impl Store {
         self.refresh()?;
         self.verify_vectors()?;
         let view = self.view();
-        if !view.damaged.is_empty() {
-            return Err(Error::Damaged {
-                path: view.path.clone(),
-                what: "not copied: vector segments fail their checksum, and a copy would hide that".into(),
-            });
+        view.complete()?;
+        for file in view.files() {
+            refuse_if_damaged(file)?;
         }
         let form = match how {
             Derive::Quantize(precision) => Form::Rounded(*precision),
@@ -187,6 +187,23 @@ impl Store {
         };
         copy(&view, scratch.path(), options, form, progress)
     }
+}
+
+/// A copy would hide for good that something is missing, and give damaged bytes a fresh checksum.
+fn refuse_if_damaged(view: &View) -> Result<(), Error> {
+    let sound = view.contents.blocks.iter().all(|block| block.verify(view.bytes()).usable());
+    let finding = view.findings.iter().find(|finding| finding.severity == Severity::Damage);
+    let state = view.has_metadata().then(|| view.metadata().state());
+    let dropped = state.is_some_and(|state| state.dropped_generations > 0 || state.dropped_records > 0);
+    view.check_intact()?;
+    if sound && finding.is_none() && !dropped {
+        return Ok(());
+    }
+    let what = finding.map_or("vectors or metadata cannot be read", |finding| finding.text.as_str());
+    Err(Error::Damaged {
+        path: view.path.clone(),
+        what: format!("not copied, because a copy would hide what is damaged: {what}"),
+    })
 }
 
 /// Deletes from a fresh child what does not match; how many are left.

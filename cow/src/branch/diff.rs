@@ -183,7 +183,7 @@ fn between(a: &View, b: &View, ids: &mut BTreeSet<u64>) -> Option<()> {
 
 impl View {
     /// The files that the store is seen through, itself first.
-    fn files(&self) -> Vec<&View> {
+    pub(crate) fn files(&self) -> Vec<&View> {
         let layers = self.layers().unwrap_or(&[]);
         std::iter::once(self).chain(layers.iter().map(|layer| &*layer.view)).collect()
     }

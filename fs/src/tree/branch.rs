@@ -605,8 +605,13 @@ impl Tree {
 
     /// Records the new place of a branch in its own branches. All are looked at before the first is changed.
     fn lead_children(&self, dir: &Arc<StoreDir>, found: &Found, path: &std::path::Path) -> Result<(), Error> {
-        let children: Vec<Row> = rows_below(dir, found);
-        for child in &children {
+        // One with vectors of its own does not record the place of its parent.
+        let mut standing = Vec::new();
+        for child in rows_below(dir, found) {
+            let opened = self.branch_store(dir, &child)?;
+            if !opened.store.view().is_child() {
+                continue;
+            }
             if let What::File(child) = &child.what
                 && child.kin.is_some_and(|kin| kin.frozen)
             {
@@ -614,9 +619,10 @@ impl Tree {
                     what: format!("its branch {} is frozen and records its name", child.name),
                 });
             }
+            standing.push(opened);
         }
-        for child in &children {
-            self.branch_store(dir, child)?.store.reparent(path)?;
+        for child in standing {
+            child.store.reparent(path)?;
         }
         Ok(())
     }
