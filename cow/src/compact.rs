@@ -17,6 +17,7 @@ use crate::branch::pin::Derivation;
 use crate::create::{beside, create_new};
 use crate::error::Error;
 use crate::filters;
+use crate::sign;
 use crate::source::sync_parent;
 use crate::store::Store;
 use crate::types::{CompactReport, Event};
@@ -199,13 +200,16 @@ fn rewrite(
         }
     }
 
+    let rewritten = |kind| {
+        matches!(kind, SegType::VEC | SegType::MANIFEST | SegType::JOURNAL | SegType::INDEX | SegType::META)
+            || (view.contents.cow.is_some() && matches!(kind, SegType::COW_MAP | SegType::MEMBERSHIP))
+    };
     for segment in view.opened.layout.segments() {
-        if matches!(
-            segment.kind(),
-            SegType::VEC | SegType::MANIFEST | SegType::JOURNAL | SegType::INDEX | SegType::META
-        ) || filters::is_ours(segment, view.bytes())
-            || (view.contents.cow.is_some()
-                && matches!(segment.kind(), SegType::COW_MAP | SegType::MEMBERSHIP))
+        let payload = segment.payload_of(view.bytes());
+        if rewritten(segment.kind())
+            || filters::is_ours(segment, view.bytes())
+            || (segment.kind() == SegType::CRYPTO
+                && sign::ends_with_compaction(payload, |kind| !rewritten(kind)))
         {
             continue;
         }
@@ -215,7 +219,7 @@ fn rewrite(
                 "a witness that fails its checksum is carried over as it is"
             );
         }
-        let copied = writer.append_copy(&segment.header, segment.payload_of(view.bytes())).map_err(fail)?;
+        let copied = writer.append_copy(&segment.header, payload).map_err(fail)?;
         let listed = base.directory.iter().any(|e| e.offset == segment.offset);
         // The existing tools leave the witness of a compaction unlisted; the chain needs it.
         if listed || segment.kind() == SegType::WITNESS {

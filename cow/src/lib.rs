@@ -23,6 +23,7 @@ mod reindex;
 mod rows;
 mod scratch;
 mod search;
+mod sign;
 mod source;
 mod store;
 mod types;
@@ -41,6 +42,7 @@ pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
 pub use scratch::{PENDING, discard, pending_name, publish, sweep};
 pub use search::MAX_QUERIES;
+pub use sign::{FoundSignature, SignOptions, Target};
 pub use source::open_file;
 pub use store::Store;
 pub use types::{
@@ -49,3 +51,4 @@ pub use types::{
     Status, Value,
 };
 pub use view::{View, domain_profile};
+pub use write::now_ns;

@@ -421,7 +421,9 @@ pub(crate) fn format_error(error: rvf_format::Error) -> Error {
     Error::Invalid { what: error.to_string() }
 }
 
-pub(crate) fn now_ns() -> u64 {
+/// Nanoseconds since 1970.
+#[must_use]
+pub fn now_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))

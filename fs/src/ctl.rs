@@ -1,9 +1,10 @@
 //! `ctl`: write one verb a line; reading lists the verbs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rvf_cow::{Access, BranchOptions, OpenOptions, ReindexOptions, Store};
+use rvf_cow::{Access, BranchOptions, OpenOptions, ReindexOptions, SignOptions, Store, Target};
+use rvf_crypto::SecretKey;
 
 use crate::branches::table::What;
 use crate::errno::Error;
@@ -17,6 +18,7 @@ delete ID...         delete vectors by id, in one commit
 branch NAME [FROM]   make branches/NAME, a copy-on-write branch of this store, or of branches/FROM
 freeze               refuse every later change of this store, for good
 merge                fold this branch into its parent; refused whole when both changed the same vectors
+sign KEYFILE         sign the file as it is now with a key of `rvf keygen`, by its absolute path
 verify               check every checksum and the witness chain; fails when something is damaged
 refresh              look at the file again (other programs' changes are noticed by themselves)
 checkpoint           everything that was closed is in the file already; syncs the file once more
@@ -55,6 +57,8 @@ pub enum Verb {
     Freeze,
     /// Fold a branch into its parent.
     Merge,
+    /// Sign the file as it is now.
+    Sign(PathBuf),
     /// Check checksums and witness chain.
     Verify,
     /// Look at the file again.
@@ -113,12 +117,17 @@ pub fn parse(line: &str) -> Result<Option<(Verb, bool)>, Error> {
         }
         "freeze" => Verb::Freeze,
         "merge" => Verb::Merge,
+        "sign" => {
+            let key = words.next().map(PathBuf::from).filter(|path| path.is_absolute());
+            // The daemon has another working directory than whoever writes here.
+            Verb::Sign(key.ok_or_else(|| Error::invalid("sign: give the absolute path of a secret key"))?)
+        }
         "verify" => Verb::Verify,
         "refresh" => Verb::Refresh,
         "checkpoint" => Verb::Checkpoint,
         _ => {
             return Err(Error::invalid(format!(
-                "'{}' is no verb; there are compact, reindex, delete, branch, freeze, merge, verify, refresh and checkpoint",
+                "'{}' is no verb; there are compact, reindex, delete, branch, freeze, merge, sign, verify, refresh and checkpoint",
                 printable(verb)
             )));
         }
@@ -181,6 +190,11 @@ pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
         Verb::Merge => {
             dir.mount_writable()?;
             merge(dir)?;
+        }
+        Verb::Sign(path) => {
+            dir.writable()?;
+            let key = SecretKey::load(path).map_err(|e| Error::invalid(format!("sign: {e}")))?;
+            dir.store.sign(&key, &Target::File, &SignOptions::default())?;
         }
         Verb::Verify => {
             let _job = dir.job("verify");
@@ -317,6 +331,7 @@ mod tests {
             ("branch a b &", Some((Verb::Branch { name: "a".into(), from: Some("b".into()) }, true))),
             ("freeze", Some((Verb::Freeze, false))),
             ("merge", Some((Verb::Merge, false))),
+            ("sign /k", Some((Verb::Sign("/k".into()), false))),
             ("", None),
             ("# note", None),
         ];
@@ -338,7 +353,9 @@ mod tests {
             "freeze now",
             "delete x",
             "verify\u{7} x",
+            "sign",
             "sign k",
+            "sign /k l",
         ] {
             let error = parse(line).expect_err(line);
             assert!(matches!(error, Error::Invalid { .. }), "{line}");
@@ -346,7 +363,7 @@ mod tests {
         let words = parse("x").expect_err("no verb").to_string();
         assert_eq!(
             words,
-            "'x' is no verb; there are compact, reindex, delete, branch, freeze, merge, verify, refresh and checkpoint"
+            "'x' is no verb; there are compact, reindex, delete, branch, freeze, merge, sign, verify, refresh and checkpoint"
         );
     }
 
@@ -354,8 +371,11 @@ mod tests {
     fn every_listed_verb_parses() {
         for line in HELP.lines().filter(|line| !line.starts_with('#')) {
             let verb = line.split_whitespace().next().expect("a verb");
-            let line =
-                if matches!(verb, "delete" | "branch") { format!("{verb} 1") } else { verb.to_owned() };
+            let line = match verb {
+                "delete" | "branch" => format!("{verb} 1"),
+                "sign" => format!("{verb} /key"),
+                _ => verb.to_owned(),
+            };
             assert!(parse(&line).expect("a verb").is_some(), "{line}");
         }
     }

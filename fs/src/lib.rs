@@ -45,6 +45,7 @@ pub mod programs;
 pub mod readme;
 pub mod segments;
 pub mod session;
+pub mod signatures;
 pub mod snapshot;
 pub mod source;
 pub mod status;

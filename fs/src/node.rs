@@ -155,6 +155,8 @@ pub enum Item {
     Witness,
     /// `models/`.
     Models,
+    /// `signatures/`.
+    Signatures,
     /// `kernel/`, `ebpf/` or `wasm/`.
     Programs(ProgramKind),
 
@@ -209,6 +211,8 @@ pub enum Item {
     WitnessVerify,
     /// A payload in `models/`.
     Model(SegmentKey),
+    /// A record in `signatures/`.
+    Signature(SegmentKey),
     /// An image in `kernel/`, `ebpf/` or `wasm/`.
     Program(SegmentKey, ProgramKind),
     /// `ctl`.
@@ -234,6 +238,7 @@ impl Item {
                 | Self::Ingest
                 | Self::Witness
                 | Self::Models
+                | Self::Signatures
                 | Self::Programs(_)
                 | Self::Branches
                 | Self::Branch(_)

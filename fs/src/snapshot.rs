@@ -83,6 +83,7 @@ pub struct Snap {
     /// `lineage`, `witness/log.jsonl`, `witness/head`, `witness/verify`, once rendered.
     pub(crate) texts: [OnceLock<Arc<[u8]>>; 4],
     diff: OnceLock<Arc<[u8]>>,
+    pub(crate) signatures: crate::signatures::Texts,
 }
 
 #[derive(Debug)]
@@ -104,6 +105,7 @@ impl Snap {
             jsonl: OnceLock::new(),
             texts: Default::default(),
             diff: OnceLock::new(),
+            signatures: Default::default(),
         }
     }
 

@@ -40,9 +40,11 @@ impl Tree {
         let Node::In(id, item) = self.node(ino)? else { return Ok(Vec::new()) };
         let Ok(dir) = self.store(id) else { return Ok(Vec::new()) };
         Ok(match item {
-            Item::Segment(key) | Item::SegmentFile(key, _) | Item::Model(key) | Item::Program(key, _) => {
-                dir.snap().part(key).map(of_part).unwrap_or_default()
-            }
+            Item::Segment(key)
+            | Item::SegmentFile(key, _)
+            | Item::Model(key)
+            | Item::Signature(key)
+            | Item::Program(key, _) => dir.snap().part(key).map(of_part).unwrap_or_default(),
             Item::Top => of_store(&dir.snap(), "store"),
             Item::Whole(no) => dir.snap_of(no).map(|snap| of_store(&snap, "file")).unwrap_or_default(),
             Item::VectorsNpy(no) => {

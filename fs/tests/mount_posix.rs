@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use mounted::{Mounted, errno};
 
 /// Directories that hold nothing a user puts there.
-const VIEWS: [&str; 4] = ["segments", "witness", "models", "segments/000001-manifest"];
+const VIEWS: [&str; 5] = ["segments", "witness", "models", "signatures", "segments/000001-manifest"];
 
 fn long() -> String {
     format!(".{}", "n".repeat(255))

@@ -29,6 +29,7 @@ fn a_store_directory_has_what_it_promises() {
             "models",
             "query",
             "segments",
+            "signatures",
             "status",
             "status.json",
             "vectors",

@@ -8,7 +8,7 @@
 //! | 0 | done |
 //! | 1 | failed: one line `error: ...` on stderr, nothing was changed; `diff`: the stores differ |
 //! | 2 | wrong usage; also `verify-witness` of records that nobody can verify, and `diff` that cannot compare |
-//! | 3 | `verify-witness` or `check` found damage; `lineage --verify`: the proof does not hold |
+//! | 3 | `verify-witness` or `check` found damage; `lineage --verify`: the proof does not hold; `verify`: a signature does not |
 //! | 4 | another writer holds the lock |
 
 mod branch;
@@ -27,6 +27,7 @@ mod output;
 mod progress;
 mod query;
 mod report;
+mod sign;
 mod witness;
 
 use clap::{Parser, Subcommand};
@@ -82,6 +83,12 @@ enum Command {
     Freeze(branch::FreezeArgs),
     /// Record where a child's parent is now
     Reparent(branch::ReparentArgs),
+    /// Make a key pair for signing
+    Keygen(sign::KeygenArgs),
+    /// Sign a store, or segments of it
+    Sign(sign::SignArgs),
+    /// Say what the signatures of a store are worth
+    Verify(sign::VerifyArgs),
     /// Examine any file: dialect, every deviation, what is recoverable
     Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
@@ -117,6 +124,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Merge(args) => diff::merge(args, &mut out),
         Command::Freeze(args) => branch::freeze(args, &mut out),
         Command::Reparent(args) => branch::reparent(args, &mut out),
+        Command::Keygen(args) => sign::keygen(args, &mut out),
+        Command::Sign(args) => sign::sign(args, &mut out),
+        Command::Verify(args) => sign::verify(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::VerifyWitness(args) => witness::run(args, &mut out),

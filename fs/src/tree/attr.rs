@@ -14,7 +14,7 @@ use crate::session::nothing_yet;
 use crate::snapshot::Snap;
 use crate::source::Source;
 use crate::store_dir::StoreDir;
-use crate::{ctl, programs, readme, segments, status};
+use crate::{ctl, programs, readme, segments, signatures, status};
 
 /// For what never changes while the mount lives.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -110,7 +110,7 @@ impl Tree {
             ),
             Item::Vectors | Item::Metadata => Facts(0, now, 0o755, LONG, SHORT, TEXT_BLOCK),
             Item::Ingest => Facts(0, now, 0o755, LONG, NONE, TEXT_BLOCK),
-            Item::Segments | Item::Witness | Item::Models | Item::Programs(_) => {
+            Item::Segments | Item::Witness | Item::Models | Item::Signatures | Item::Programs(_) => {
                 Facts(0, now, 0o555, LONG, SHORT, TEXT_BLOCK)
             }
             Item::Segment(key) => {
@@ -223,6 +223,15 @@ impl Tree {
                 }
             }
             Item::Draft(id) => draft_facts(dir.drafts.numbered(id).ok_or(Error::Stale)?.attr()),
+            Item::Signature(key) if cheap => {
+                let part = snap.part(key).ok_or(Error::Stale)?;
+                Facts(0, dir.part_time(&snap, part.key), 0o444, NONE, NONE, TEXT_BLOCK)
+            }
+            Item::Signature(key) => {
+                let part = snap.part(key).ok_or(Error::Stale)?;
+                let len = signatures::text(&snap, part).len() as u64;
+                Facts(len, dir.part_time(&snap, key), 0o444, NONE, NONE, TEXT_BLOCK)
+            }
             Item::Model(key) => {
                 let part = snap.part(key).ok_or(Error::Stale)?;
                 let size = part.segment().map_or(0, |segment| segment.payload.end - segment.payload.start);

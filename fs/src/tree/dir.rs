@@ -9,6 +9,7 @@ use crate::errno::Error;
 use crate::handle::{Body, Listing};
 use crate::node::{Beside, Item, Node, Place, ProgramKind, QueryFile, SegmentFile, SessionId, StoreId};
 use crate::programs;
+use crate::signatures;
 use crate::snapshot::Snap;
 use crate::source::Source;
 use crate::store_dir::StoreDir;
@@ -27,7 +28,7 @@ pub struct Entry {
 }
 
 /// Names in a store directory that are always there, in listing order.
-const TOP: [(&str, Item); 17] = [
+const TOP: [(&str, Item); 18] = [
     ("README", Item::Readme),
     ("status", Item::Status),
     ("status.json", Item::StatusJson),
@@ -39,6 +40,7 @@ const TOP: [(&str, Item); 17] = [
     ("ingest", Item::Ingest),
     ("branches", Item::Branches),
     ("witness", Item::Witness),
+    ("signatures", Item::Signatures),
     ("models", Item::Models),
     ("kernel", Item::Programs(ProgramKind::Kernel)),
     ("ebpf", Item::Programs(ProgramKind::Ebpf)),
@@ -294,6 +296,9 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             }
         }
         Item::Witness => WITNESS.iter().find(|(known, _)| *known == name).map(|(_, item)| *item),
+        Item::Signatures => signatures::parts(&snap)
+            .find(|part| signatures::name(&snap, part) == name)
+            .map(|part| Item::Signature(part.key)),
         Item::Models => snap
             .of_types(&programs::MODELS)
             .find(|part| programs::model_name(part) == name)
@@ -390,6 +395,11 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
         Item::Witness => {
             for (name, item) in WITNESS {
                 add(name, item);
+            }
+        }
+        Item::Signatures => {
+            for part in signatures::parts(&snap) {
+                add(&signatures::name(&snap, part), Item::Signature(part.key));
             }
         }
         Item::Models => {

@@ -209,6 +209,7 @@ impl Tree {
                             | Item::Segments
                             | Item::Witness
                             | Item::Models
+                            | Item::Signatures
                             | Item::Vector(_)
                     )
             }

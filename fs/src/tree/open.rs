@@ -16,7 +16,7 @@ use crate::node::{Item, Node, Place, QueryFile, SegmentFile};
 use crate::session::nothing_yet;
 use crate::snapshot::Snap;
 use crate::store_dir::StoreDir;
-use crate::{ctl, readme, segments, status};
+use crate::{ctl, readme, segments, signatures, status};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -380,6 +380,10 @@ pub(super) fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Resu
             let draft = dir.drafts.numbered(id).ok_or(Error::Stale)?;
             draft.opened(false, false);
             (Body::Draft(draft), Caching::Direct)
+        }
+        Item::Signature(key) => {
+            let part = snap.part(key).ok_or(Error::Stale)?;
+            (Body::Text(signatures::text(snap, part)), Caching::Direct)
         }
         Item::Model(key) => {
             let payload = snap.part(key).and_then(|part| part.segment()).ok_or(Error::Stale)?.payload.clone();

@@ -1,6 +1,7 @@
 //! What we write, the reference opens strictly, reads identically, answers bit for bit and continues.
 
-use rvf_cow::{BadRow, Batch, Metric, NoProgress, ReindexOptions, Value};
+use rvf_cow::{BadRow, Batch, Metric, NoProgress, ReindexOptions, SignOptions, Target, Value};
+use rvf_crypto::{Algorithm, SecretKey};
 use rvf_tests::model::{Fate, Model, Record};
 use rvf_tests::place::Place;
 use rvf_tests::random::Random;
@@ -62,6 +63,10 @@ fn every_operation_of_ours_reads_the_same() {
             both_agree(&model, &path, &asked);
         }
         assert!(store.put_metadata(999_999, &Vec::new()).is_err());
+
+        let key = SecretKey::from_seed(Algorithm::MlDsa65, &[1; 32]);
+        assert_eq!(store.sign(&key, &Target::File, &SignOptions::default()).expect("we sign").len(), 1);
+        both_agree(&model, &path, &asked);
 
         let options = ReindexOptions { threads: 1, m: 4, ef_construction: 20, ..ReindexOptions::default() };
         assert_eq!(store.reindex(&options, &NoProgress).expect("we index").indexed, model.rows.len() as u64);
