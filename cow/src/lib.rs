@@ -16,6 +16,7 @@ mod create;
 mod error;
 mod filters;
 mod live;
+mod loading;
 mod metadata;
 mod parent;
 mod reach;

@@ -190,6 +190,9 @@ impl Job<'_> {
             _ => None,
         };
         if let Some((image, ef)) = walk {
+            if !view.image_in_memory {
+                view.loading.start(view.bytes(), image.range());
+            }
             // Where a younger file hides few rows, it is cheaper to find some more and drop those than to ask of every
             // row on the way whether it is hidden.
             let few = self.layer.filter(|layer| {

@@ -19,6 +19,7 @@ use crate::branch::pin;
 use crate::coverage;
 use crate::error::Error;
 use crate::filters::Filters;
+use crate::loading::{Loaded, Loading};
 use crate::parent::{self, Missing, Parent};
 use crate::reindex::BuiltIndex;
 use crate::rows::RowTable;
@@ -49,6 +50,7 @@ pub struct Store {
     /// A search image kept in memory only.
     pub(crate) transient: Mutex<Option<BuiltIndex>>,
     scratch: Arc<ScratchPool>,
+    loaded: Loaded,
     listeners: RwLock<Vec<Listener>>,
 }
 
@@ -68,8 +70,10 @@ impl Store {
     /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
+        let loaded = Loaded::default();
         let checked = Mutex::new(HashMap::new());
-        let context = Context { scratch: &scratch, checked: &checked, generation: 1, transient: None };
+        let context =
+            Context { scratch: &scratch, loaded: &loaded, checked: &checked, generation: 1, transient: None };
         let view = load(path, options, &context, None)?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
@@ -81,6 +85,7 @@ impl Store {
             checked,
             transient: Mutex::new(None),
             scratch,
+            loaded,
             listeners: RwLock::new(Vec::new()),
         }))
     }
@@ -153,7 +158,13 @@ impl Store {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         let transient = self.transient.lock().as_ref().map(|built| Arc::clone(&built.image));
         let given = transient.clone();
-        let context = Context { scratch: &self.scratch, checked: &self.checked, generation, transient };
+        let context = Context {
+            scratch: &self.scratch,
+            loaded: &self.loaded,
+            checked: &self.checked,
+            generation,
+            transient,
+        };
         let view = Arc::new(load(&self.path, &self.options, &context, Some(&self.view()))?);
         // One that fits no more, or less than what the file has, is not worth its memory. Another may have come meanwhile.
         if let Some(given) = given
@@ -232,6 +243,7 @@ fn is_sound(block: &VecBlock, bytes: &[u8]) -> bool {
 
 struct Context<'a> {
     scratch: &'a Arc<ScratchPool>,
+    loaded: &'a Loaded,
     checked: &'a Mutex<HashMap<BlockKey, bool>>,
     generation: u64,
     transient: Option<Arc<Image>>,
@@ -285,7 +297,13 @@ fn load(
         visited.push((found.meta.dev(), found.meta.ino()));
         // Checksums of the parent are looked at anew: the map of known ones is keyed by offset.
         let checked = Mutex::new(HashMap::new());
-        let context = Context { scratch: context.scratch, checked: &checked, generation: 1, transient: None };
+        let context = Context {
+            scratch: context.scratch,
+            loaded: context.loaded,
+            checked: &checked,
+            generation: 1,
+            transient: None,
+        };
         match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
             Ok(mut parent) if parent.dimension() == dim => {
                 if !unchanged && parent.image.is_none() {
@@ -507,6 +525,7 @@ fn load_one(
         pin_damage,
         places: std::sync::OnceLock::new(),
         scratch: Arc::clone(context.scratch),
+        loading: Loading::new(context.loaded, (stamp.dev, stamp.ino)),
         live: std::sync::OnceLock::new(),
         meta: std::sync::OnceLock::new(),
         filters: Filters::default(),

@@ -21,6 +21,7 @@ use crate::branch::resolve::Place;
 use crate::error::Error;
 use crate::filters::Filters;
 use crate::live::Live;
+use crate::loading::Loading;
 use crate::metadata::Metadata;
 use crate::parent::{Missing, Parent};
 use crate::rows::RowTable;
@@ -59,6 +60,7 @@ pub struct View {
     pub(crate) pin_damage: Option<Missing>,
     pub(crate) places: OnceLock<Vec<Place>>,
     pub(crate) scratch: Arc<ScratchPool>,
+    pub(crate) loading: Loading,
     pub(crate) live: OnceLock<Live>,
     pub(crate) meta: OnceLock<Metadata>,
     pub(crate) filters: Filters,

@@ -49,6 +49,6 @@ pub use header::{SegType, Segment, SegmentHeader};
 pub use integrity::Integrity;
 pub use layout::{Dialect, Entry, Layout};
 pub use manifest::{DirEntry, FileIdentity, Manifest};
-pub use map::FileBytes;
+pub use map::{Advice, FileBytes};
 pub use recover::{Located, Opened, Tail};
 pub use storage::Storage;

@@ -38,6 +38,8 @@ pub enum Advice {
     Random,
     /// From start to end: read ahead far.
     Sequential,
+    /// Now: returns when all of it is in memory and mapped.
+    Load,
 }
 
 impl FileBytes {
@@ -115,6 +117,7 @@ impl FileBytes {
             Advice::WillNeed => memmap2::Advice::WillNeed,
             Advice::Random => memmap2::Advice::Random,
             Advice::Sequential => memmap2::Advice::Sequential,
+            Advice::Load => memmap2::Advice::PopulateRead,
         };
         let _ = map.advise_range(advice, start as usize, (end - start) as usize);
     }

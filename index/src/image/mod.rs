@@ -177,6 +177,11 @@ impl Image {
         self.range.len()
     }
 
+    /// Where the image lies in the bytes it was opened from.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
     /// Range of bytes inside the image that layer A takes: what to read first.
     pub fn layer_a_range(&self) -> Range<usize> {
         let end =
