@@ -127,6 +127,8 @@ pub struct Pending {
 pub struct Exchange {
     /// The descriptor is open for reading too: results are its own.
     pub transaction: bool,
+    /// What is written through this descriptor passes the page cache: the kernel knows the file's privileges after it.
+    pub through_cache: bool,
     request: Vec<u8>,
     /// Offset of the first byte of `request`.
     base: u64,

@@ -4,7 +4,7 @@
 //! readers never see parts of two. The last to finish wins.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -117,6 +117,7 @@ pub struct Session {
     outcome: ArcSwapOption<Outcome>,
     error: RwLock<(String, SystemTime)>,
     finished: AtomicU64,
+    asked: AtomicBool,
     /// Rung with every result.
     pub bell: Bell,
 }
@@ -132,6 +133,7 @@ impl Session {
             outcome: ArcSwapOption::empty(),
             error: RwLock::new((String::new(), now)),
             finished: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             bell: Bell::default(),
         }
     }
@@ -174,6 +176,21 @@ impl Session {
     #[must_use]
     pub fn finished(&self) -> u64 {
         self.finished.load(Ordering::Acquire)
+    }
+
+    /// Whether the kernel asks for `security.capability` whenever it truncates `in`, which is a message before every
+    /// request of a shell. It remembers that there is none (`S_NOSEC`) only when a write goes through its page cache,
+    /// until it is given new attributes of the file. So after it asked, the next descriptor that truncates and cannot
+    /// read is opened that way. All others bypass the cache: while one through it is open, the transactions of other
+    /// processes wait for each other at the inode's lock.
+    #[must_use]
+    pub fn asked_about_privileges(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The kernel asked for `security.capability`, or has remembered the answer.
+    pub fn knows_privileges(&self, knows: bool) {
+        self.asked.store(!knows, Ordering::Relaxed);
     }
 
     /// The last request was fine: `error` is empty.

@@ -439,6 +439,29 @@ fn reading_in_gives_nothing_and_never_waits() {
     assert_eq!(fs::metadata(m.path("query/in")).expect("attributes").len(), 0);
 }
 
+/// A shell's requests go to the daemon by two ways, and looking at the file has the kernel change from one to the
+/// other. Pages of a longer request must not come back in a shorter one, nor to whoever maps or reads the file.
+#[test]
+fn requests_of_every_length_are_the_same_by_either_way_into_the_kernel() {
+    need_fuse!();
+    let m = Mounted::new(50);
+    let reader = fs::File::open(m.path("query/in")).expect("opened");
+    for round in 0..12_usize {
+        let lines = [1, 700, 3, 5000, 1, 70_000][round % 6];
+        m.write("query/in", "7,1,0,0\n".repeat(lines)).expect("asked");
+        assert_eq!(m.read("query/out").matches("70\t0.0\n").count(), lines, "round {round}");
+        m.write("query/in", "2,1,0,0\n").expect("asked");
+        assert!(m.read("query/out").starts_with("20\t0.0\n"), "round {round}");
+        let mut byte = [0; 1];
+        assert_eq!(reader.read_at(&mut byte, 0).expect("read"), 0, "a request cannot be read");
+        assert_eq!(errno(m.write("query/in", "7,1,0,0\n".repeat(600) + "7,1,0\n")), libc::EINVAL);
+        assert_eq!(errno(m.write("query/in", "7,1,0")), libc::EINVAL, "round {round}");
+        if round % 3 == 2 {
+            assert_eq!(fs::metadata(m.path("query/in")).expect("in").len(), 0);
+        }
+    }
+}
+
 #[test]
 fn a_request_over_the_limit_is_refused() {
     need_fuse!();

@@ -12,7 +12,7 @@ use rvf_fs::inode::ROOT_INO;
 use rvf_fs::node::StoreId;
 use rvf_fs::source::Source;
 use rvf_fs::store_dir::{Settings, StoreDir};
-use rvf_fs::tree::{Caller, Change, Kernel, Open, Tree};
+use rvf_fs::tree::{Caching, Caller, Change, Kernel, Open, Tree};
 
 use mounted::{DIM, make_store};
 
@@ -311,4 +311,28 @@ fn a_query_moves_to_another_thread_only_where_there_is_another_processor() {
         assert!(text.expect("results").starts_with(b"20\t0.0\n"));
         tree.release(fh, || {});
     }
+}
+
+/// The kernel asks for `security.capability` before it truncates, until a write through its page cache tells it once
+/// for all; the write counts only when it came through such a descriptor.
+#[test]
+fn a_question_about_privileges_has_the_next_request_written_through_the_page_cache() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tree = tree(&dir, 20);
+    let ino = walk(&tree, "query/in").expect("in");
+    let ask = |how: Open| {
+        let opened = tree.open(ino, how, CALLER).expect("opened");
+        answer(|done| tree.write(opened.fh, 0, b"2,1,0,0\n", CALLER, done)).expect("asked");
+        answer(|done| tree.flush(opened.fh, CALLER, done)).expect("closed");
+        tree.release(opened.fh, || {});
+        assert!(read(&tree, "query/out").expect("results").starts_with(b"20\t0.0\n"));
+        matches!(opened.caching, Caching::Through)
+    };
+    assert!(!ask(WRITE), "nothing was asked yet");
+    assert!(tree.getxattr(ino, "security.capability").is_err());
+    let both = Open { read: true, ..WRITE };
+    assert!(matches!(tree.open(ino, both, CALLER).expect("opened").caching, Caching::Direct));
+    assert!(!ask(Open { truncate: false, ..WRITE }), "it is asked for by truncating only");
+    assert!(ask(WRITE));
+    assert!(!ask(WRITE), "it was remembered with the write");
 }

@@ -70,6 +70,7 @@ pub(super) fn how(flags: i32) -> Open {
 pub(super) fn open_flags(caching: &Caching, write: bool) -> FopenFlags {
     let flags = match caching {
         Caching::Direct => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
+        Caching::Through => FopenFlags::empty(),
         Caching::Keep | Caching::PassThrough(_) => FopenFlags::FOPEN_KEEP_CACHE,
     };
     // Nothing happens when a reader closes.

@@ -317,7 +317,7 @@ impl Filesystem for Adapter {
             Ok(opened) => {
                 let reply = match &opened.caching {
                     Caching::PassThrough(file) => self.opened_through(reply, ino.0, opened.fh, file),
-                    Caching::Direct | Caching::Keep => Some(reply),
+                    Caching::Direct | Caching::Through | Caching::Keep => Some(reply),
                 };
                 if let Some(reply) = reply {
                     reply.opened(FileHandle(opened.fh), open_flags(&opened.caching, how.write));

@@ -258,6 +258,9 @@ impl Tree {
         };
         let len = data.len();
         let mut exchange = exchange.lock();
+        if exchange.through_cache {
+            session.knows_privileges(true);
+        }
         if exchange.running {
             return answer(Err(Error::Busy {
                 what: "a request written through this descriptor is still running".into(),

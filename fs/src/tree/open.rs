@@ -36,6 +36,9 @@ pub struct Open {
 pub enum Caching {
     /// Nothing: every read comes here.
     Direct,
+    /// Nothing that is read; what is written passes the page cache on its way here. See
+    /// [`Session::asked_about_privileges`](crate::session::Session::asked_about_privileges).
+    Through,
     /// Keep them for good; the inode never changes.
     Keep,
     /// Read this very file instead of asking here; otherwise as `Keep`.
@@ -88,8 +91,16 @@ impl Tree {
             let (dir, body, caching) = opened?;
             return Ok(self.opened(node, ino, Some(dir), how, caller, body, caching));
         }
-        let (body, caching) =
+        let (body, mut caching) =
             if how.write { self.writing(&dir, &snap, item, how)? } else { reading(&dir, &snap, item)? };
+        if let Body::Request(session, exchange, _) = &body
+            && how.truncate
+            && !how.read
+            && session.asked_about_privileges()
+        {
+            exchange.lock().through_cache = true;
+            caching = Caching::Through;
+        }
         Ok(self.opened(node, ino, Some(dir), how, caller, body, caching))
     }
 
