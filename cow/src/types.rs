@@ -207,6 +207,9 @@ pub struct IndexState {
     pub total: u64,
     /// `"none"`, `"small"` (too few to need one), `"C"`.
     pub layer: &'static str,
+    /// Layers that were read into memory since the store was opened, `"none"` to `"A B C"`: A the centroids and their lists, B
+    /// the links, C all.
+    pub loaded: &'static str,
     /// Where the index is: `"none"`, `"file"`, or `"memory"` when it could not be stored or must not be.
     pub place: &'static str,
     /// `true` while an index exists in the file that no longer fits its vectors.

@@ -255,12 +255,21 @@ impl View {
             None if total < SCAN_BELOW_ROWS => (0, "small"),
             None => (0, "none"),
         };
+        let loaded = self.image.as_ref().map_or("none", |image| {
+            let done = if self.image_in_memory { usize::MAX } else { self.loading.done(&image.range()) };
+            match done {
+                done if done >= image.len_bytes() => "A B C",
+                done if done >= image.layer_b_range().end => "A B",
+                done if done >= image.layer_a_range().end => "A",
+                _ => "none",
+            }
+        });
         let place = match (&self.image, self.image_in_memory) {
             (None, _) => "none",
             (Some(_), false) => "file",
             (Some(_), true) => "memory",
         };
-        IndexState { indexed, total, layer, place, stale: self.stale_index }
+        IndexState { indexed, total, layer, loaded, place, stale: self.stale_index }
     }
 
     /// Fails when the mapped file shrank or was overwritten since the view was made. Call it after

@@ -56,6 +56,7 @@ fn fields(dir: &StoreDir) -> Vec<(&'static str, Field)> {
         ),
         ("index", Text(format!("{}/{}", status.index.indexed, status.index.total))),
         ("index_layer", text(status.index.layer)),
+        ("index_loaded", text(status.index.loaded)),
         ("index_place", text(status.index.place)),
         ("index_build", Text(dir.indexing.show(&snap.view))),
         ("index_stale", Flag(status.index.stale)),

@@ -127,8 +127,10 @@ fn the_first_query_builds_and_stores_an_index() {
     assert_eq!(m.status("index_layer"), "C");
     assert_eq!(m.status("index_build"), "none");
     assert_eq!((events(&m, "index-build"), events(&m, "reindex")), (1, 1));
+    assert_eq!(m.status("index_loaded"), "none", "only a query has it read");
     let (walked, json) = ask(&m, "", 7);
     assert!(json.contains("\"C\""), "{json}");
+    mounted::wait_until("the index is in memory", || m.status("index_loaded") == "A B C");
     assert_eq!(walked, out, "the same neighbours");
     assert_eq!(m.list("segments").iter().filter(|name| name.ends_with("-index")).count(), 2);
     check(&m.source);
