@@ -67,6 +67,29 @@ impl Store {
     /// parents would become too long; [`Error::Unsupported`] when an ancestor is missing; [`Error::Locked`] while another
     /// process rewrites the parent; [`Error::NoSpace`], [`Error::Io`].
     pub fn branch(&self, path: &Path, options: &BranchOptions) -> Result<BranchReport, Error> {
+        self.branch_by(path, options, |bytes| {
+            let scratch = beside(path, "branch.tmp")?;
+            write_new(&scratch, bytes)
+                .and_then(|()| publish(&scratch, path))
+                .inspect_err(|_| discard(&scratch))
+        })
+    }
+
+    /// As [`Store::branch`], for a caller that gives the file its real name by a hard link later and syncs the directory
+    /// then: the contents are durable, the name `path` is not, and a crash may leave a part of the file there.
+    ///
+    /// # Errors
+    /// As [`Store::branch`].
+    pub fn branch_to_link(&self, path: &Path, options: &BranchOptions) -> Result<BranchReport, Error> {
+        self.branch_by(path, options, |bytes| write_new(path, bytes).inspect_err(|_| discard(path)))
+    }
+
+    fn branch_by(
+        &self,
+        path: &Path,
+        options: &BranchOptions,
+        put: impl FnOnce(&[u8]) -> Result<(), Error>,
+    ) -> Result<BranchReport, Error> {
         if options.name.len() > MAX_NAME {
             return Err(Error::Invalid {
                 what: format!(
@@ -84,10 +107,7 @@ impl Store {
         let view = self.view();
         view.check_intact()?;
         let (bytes, mut report) = compose(&view, path, options)?;
-        let scratch = beside(path, "branch.tmp")?;
-        write_new(&scratch, &bytes)
-            .and_then(|()| publish(&scratch, path))
-            .inspect_err(|_| discard(&scratch))?;
+        put(&bytes)?;
         report.bytes = bytes.len() as u64;
         Ok(report)
     }

@@ -491,6 +491,10 @@ impl Pending {
             if now.hash.is_some() {
                 return Ok(false);
             }
+            if now.copied {
+                // How long it is was known when the kernel copied it; to ask anew would render all metadata.
+                continue;
+            }
             let want = match member {
                 Member::Origin => bound.origin.len() as u64,
                 member => member.len(&bound.snap),
@@ -499,7 +503,7 @@ impl Pending {
             if member != Member::Origin && end > now.len && is_hole(member, &bound.snap, now.len, end)? {
                 now.len = end;
             }
-            if !now.copied && now.len != want {
+            if now.len != want {
                 return Ok(false);
             }
         }
@@ -578,7 +582,8 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
     let scratch = rvf_cow::pending_name(&source.base.with_file_name(name))?;
     let options = BranchOptions { name: state.name.clone(), ..BranchOptions::default() };
     discard(&scratch);
-    source.dir.store.branch(&scratch, &options)?;
+    // The name it gets at the end is made durable, this one need not be.
+    source.dir.store.branch_to_link(&scratch, &options)?;
     let open = OpenOptions {
         access: Access::ReadOnly,
         mmap: source.dir.settings.mmap,
