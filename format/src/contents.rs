@@ -122,20 +122,23 @@ const MAX_WITNESS_STEPS: usize = 64;
 ///
 /// Without a manifest, all VEC and META segments of the file count, in file order.
 pub fn read(bytes: &[u8], opened: &Opened) -> Contents {
-    let mut reader = Reading {
-        bytes,
-        layout: &opened.layout,
-        taken: BTreeMap::new(),
-        budget: bytes.len() as u64,
-        quant: None,
-        out: Contents::default(),
-    };
+    let mut reader = Reading::new(bytes, opened);
     match &opened.manifest {
         Some(located) => reader.committed(located),
         None => reader.salvage(),
     }
     reader.out.witness_head = reader.witness_head(opened);
     reader.out
+}
+
+/// The branch state alone, as [`read`] finds it, without a look at vectors: columnar ones would be transcoded. O(directory).
+pub fn branch_state(bytes: &[u8], opened: &Opened) -> Option<Cow> {
+    let manifest = &opened.manifest.as_ref()?.manifest;
+    let mut reader = Reading::new(bytes, opened);
+    let mut last = |kind| manifest.entries_of(kind).rev().find_map(|entry| reader.take(entry));
+    let (map, membership) = (last(SegType::COW_MAP), last(SegType::MEMBERSHIP));
+    reader.cow(map, membership);
+    reader.out.cow
 }
 
 /// A segment that a directory names.
@@ -200,7 +203,18 @@ struct Reading<'a> {
     out: Contents,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(bytes: &'a [u8], opened: &'a Opened) -> Self {
+        Self {
+            bytes,
+            layout: &opened.layout,
+            taken: BTreeMap::new(),
+            budget: bytes.len() as u64,
+            quant: None,
+            out: Contents::default(),
+        }
+    }
+
     fn find(&mut self, finding: Finding) {
         if self.out.findings.len() < MAX_FINDINGS {
             self.out.findings.push(finding);

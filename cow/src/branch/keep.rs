@@ -186,7 +186,7 @@ fn child_at(path: &Path, parent_id: &[u8; 16], view: &View) -> Result<Option<Chi
         Some(identity) if identity.parent_id == *parent_id => identity,
         _ => return Ok(None),
     };
-    let Some(cow) = contents::read(&bytes, &opened).cow else {
+    let Some(cow) = contents::branch_state(&bytes, &opened) else {
         // Derived without sharing rows, or damaged beyond finding out.
         return Ok(None);
     };

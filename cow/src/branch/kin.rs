@@ -22,7 +22,8 @@ pub struct Kin {
 }
 
 impl Kin {
-    /// Reads it from a file; `None` when the file has no manifest, or one without an identity. O(segments).
+    /// Reads it from a file; `None` when the file has no manifest, or one without an identity. O(segments), whatever the
+    /// number and form of the vectors: branches are listed with this.
     ///
     /// # Errors
     /// [`Error::NotRegular`], [`Error::NotFound`], [`Error::Io`].
@@ -33,8 +34,7 @@ impl Kin {
         let Some(identity) = opened.manifest.as_ref().and_then(|m| m.manifest.identity) else {
             return Ok(None);
         };
-        let contents = contents::read(&bytes, &opened);
-        let frozen = match &contents.cow {
+        let frozen = match contents::branch_state(&bytes, &opened) {
             Some(cow) => cow.map.frozen,
             None => frozen_record(&bytes, &opened).is_some(),
         };

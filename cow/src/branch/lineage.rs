@@ -179,7 +179,7 @@ impl Link {
 fn contents_cow(bytes: &[u8], opened: &Opened) -> Option<String> {
     let listed = |kind| opened.manifest.as_ref()?.manifest.entries_of(kind).next_back();
     listed(SegType::COW_MAP)?;
-    contents::read(bytes, opened).cow.map(|cow| cow.map.parent_path)
+    contents::branch_state(bytes, opened).map(|cow| cow.map.parent_path)
 }
 
 /// How much of a file has the hash that a child of the existing tools records: all, or up to an earlier manifest.
