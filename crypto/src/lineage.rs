@@ -18,6 +18,9 @@ use rvf_format::pin::{Derivation, Pin, Source, TAIL};
 /// Generations in one proof.
 pub const MAX_STEPS: usize = 64;
 
+/// Segments that may be a parent's record, of those that a proof names.
+const MAX_RECORDS: usize = 4;
+
 /// The digest of a parent's state that its child records: `headers` are those of all segments, `tail` the last 64 KiB, or
 /// all when there is less.
 #[must_use]
@@ -235,11 +238,14 @@ fn bind(parent: &Step, child: &Step) -> Result<(Pin, Binding), String> {
     } else if parent.record.is_empty() {
         manifest_binding
     } else {
-        let listed = headers(evidence).any(|header| {
-            header.kind() == SegType::META_IDX
-                && header.payload_len() == parent.record.len() as u64
-                && checksum::verify(&header, &parent.record) == ChecksumState::Ok
-        });
+        // A file has one record. A proof that names more segments of that length does not get each of them hashed.
+        let listed = headers(evidence)
+            .rev()
+            .filter(|header| {
+                header.kind() == SegType::META_IDX && header.payload_len() == parent.record.len() as u64
+            })
+            .take(MAX_RECORDS)
+            .any(|header| checksum::verify(&header, &parent.record) == ChecksumState::Ok);
         if !listed {
             return Err("its parent's record is in none of its parent's segments".into());
         }

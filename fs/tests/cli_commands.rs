@@ -767,6 +767,9 @@ fn a_lineage_is_proven_without_the_parents() {
     swapped["steps"].as_array_mut().unwrap().swap(0, 1);
     dir.write("swapped.json", swapped.to_string());
     assert!(dir.fails(&["lineage", "--verify", "swapped.json"], 3).contains("does not hold"));
+    // Parsed, these would take fifty times their bytes.
+    dir.write("bad.json", format!("[{}0]", "0,".repeat(100_000)));
+    assert!(dir.fails(&["lineage", "--verify", "bad.json"], 1).contains("than a proof can be"));
     for bad in ["", "{}", "[1]", "{\"format\": \"rvf-lineage-proof\", \"version\": 2}"] {
         dir.write("bad.json", bad);
         assert!(dir.fails(&["lineage", "--verify", "bad.json"], 1).contains("bad.json"));

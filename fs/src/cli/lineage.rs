@@ -12,6 +12,12 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "rvf-lineage-proof";
 const VERSION: u64 = 1;
 
+/// Largest proof that is read.
+const MAX_BYTES: usize = 1 << 30;
+
+/// Most values in a proof: a step has nine.
+const MAX_PARTS: usize = 16 * rvf_crypto::lineage::MAX_STEPS;
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without an option: root first, one file a line: depth, file id, name, derivation, and verified, missing or MISMATCH, which means
@@ -76,6 +82,10 @@ fn show(path: &Path, as_json: bool, out: &mut Out) -> Result<(), Failure> {
 fn verify(proof: &Path, file: Option<&Path>, as_json: bool, out: &mut Out) -> Result<(), Failure> {
     let (bytes, _) = open::input_file(proof)?;
     let unreadable = |what: String| Failure::new(format!("{}: {what}", proof.display()));
+    // Parsed, a number of two bytes takes many; a proof is few and long texts.
+    if bytes.len() > MAX_BYTES || bytes.iter().filter(|b| b",[{".contains(b)).nth(MAX_PARTS).is_some() {
+        return Err(unreadable("no proof: larger, or of more parts, than a proof can be".into()));
+    }
     let value: Value = serde_json::from_slice(&bytes).map_err(|e| unreadable(format!("no proof: {e}")))?;
     open::intact(proof, &bytes)?;
     let proof = from_json(&value).map_err(unreadable)?;
