@@ -43,7 +43,7 @@ pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
 pub use scratch::{PENDING, discard, pending_name, publish, sweep};
 pub use search::MAX_QUERIES;
-pub use sign::{FoundSignature, SignOptions, Target};
+pub use sign::{FoundSignature, Judge, SignOptions, Target};
 pub use source::open_file;
 pub use store::Store;
 pub use types::{

@@ -4,10 +4,11 @@
 //! compacted or the segment copied into another file; one over the file covers the bytes up to the manifest it was made
 //! for, and says nothing of later commits.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rvf_crypto::{
-    Content, Scope, SecretKey, Signature, SignatureError, Statement, TrustStore, Verdict, signature,
+    Content, Prefixes, Scope, SecretKey, Signature, SignatureError, Statement, TrustStore, Verdict, signature,
 };
 use rvf_format::{ChecksumState, SegType, Segment};
 
@@ -68,57 +69,6 @@ impl View {
         found
     }
 
-    /// The bytes of the file that a signature may be about, most likely first: its segment where it was signed, then others
-    /// of that type and length.
-    fn candidates(&self, statement: &Statement) -> Vec<Range<u64>> {
-        let length = statement.content.length;
-        let Some(kind) = statement.scope.kind() else {
-            let whole = Some(0..length).filter(|range| range.end <= self.bytes().len() as u64);
-            return whole.into_iter().collect();
-        };
-        let mut segments: Vec<&Segment> = self
-            .opened
-            .layout
-            .segments()
-            .filter(|s| s.header.seg_type == kind && s.payload.end - s.payload.start == length)
-            .collect();
-        segments.sort_by_key(|s| s.offset != statement.offset);
-        segments.into_iter().map(|s| s.payload.clone()).collect()
-    }
-
-    /// What a signature of this file is worth to who trusts these keys at this time (ns since 1970), and the bytes of the
-    /// file that it covers. Bytes are hashed only for the statement of a trusted key: O(what was signed).
-    #[must_use]
-    pub fn judge(
-        &self,
-        signature: &Signature,
-        trust: &TrustStore,
-        now_ns: u64,
-    ) -> (Verdict, Option<Range<u64>>) {
-        let statement = &signature.statement;
-        // With the content it speaks of taken for granted, what is left is the statement itself.
-        let verdict = trust.judge(signature, &statement.content, self.file_id(), now_ns);
-        let candidates = self.candidates(statement);
-        if !verdict.is_valid() {
-            return (verdict, candidates.into_iter().next());
-        }
-        let bytes: &[u8] = self.bytes();
-        let covered = candidates.into_iter().find(|range| {
-            let range = range.start as usize..range.end as usize;
-            bytes.get(range).is_some_and(|bytes| Content::of(bytes) == statement.content)
-        });
-        match covered {
-            Some(range) => (verdict, Some(range)),
-            None => {
-                let reason = match statement.scope {
-                    Scope::Prefix { .. } => "the file's bytes are not those that were signed",
-                    _ => "no segment of the file holds the bytes that were signed",
-                };
-                (Verdict::Invalid { reason }, None)
-            }
-        }
-    }
-
     /// What the file's signatures say of one of its segments; `None` when none speaks of it. Hashes the payload when one
     /// may.
     #[must_use]
@@ -138,6 +88,129 @@ impl View {
             return None;
         }
         trust.judge_segment(&records, kind, &Content::of(payload), self.file_id(), now_ns)
+    }
+}
+
+/// Bytes that could be hashed in the time that it takes to check a signature.
+const CHECK_COST: u64 = 16 << 10;
+
+/// Judges the signatures of one file, one after another. The same bytes are hashed once, and the same record checked once,
+/// however often a file repeats them.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    view: &'a View,
+    trust: &'a TrustStore,
+    now_ns: u64,
+    /// Bytes that may still be hashed.
+    budget: u64,
+    /// Payloads by type and length, in file order, with the offsets of their headers.
+    payloads: HashMap<(u8, u64), Vec<(u64, Range<u64>)>>,
+    /// Of a type and length that a signature was looked for in, the payloads by digest.
+    hashed: HashMap<(u8, u64), HashMap<[u8; 32], Range<u64>>>,
+    prefixes: Prefixes,
+    checked: HashMap<Signature, Verdict>,
+}
+
+impl<'a> Judge<'a> {
+    /// For the signatures of this file, by who trusts these keys at this time (ns since 1970), and for no more work than
+    /// hashing `budget` bytes. O(segments).
+    #[must_use]
+    pub fn new(view: &'a View, trust: &'a TrustStore, now_ns: u64, budget: u64) -> Self {
+        let mut payloads: HashMap<_, Vec<_>> = HashMap::new();
+        for segment in view.opened.layout.segments() {
+            let length = segment.payload.end.saturating_sub(segment.payload.start);
+            let of_kind = payloads.entry((segment.header.seg_type, length)).or_default();
+            of_kind.push((segment.offset, segment.payload.clone()));
+        }
+        Self {
+            view,
+            trust,
+            now_ns,
+            budget,
+            payloads,
+            hashed: HashMap::new(),
+            prefixes: Prefixes::default(),
+            checked: HashMap::new(),
+        }
+    }
+
+    /// What a signature is worth, and the bytes of the file that it covers. Bytes are hashed only for the statement of a
+    /// trusted key. No verdict when the budget does not suffice.
+    pub fn judge(&mut self, signature: &Signature) -> (Option<Verdict>, Option<Range<u64>>) {
+        let statement = &signature.statement;
+        let likely = self.likely(statement);
+        let Some(verdict) = self.statement(signature) else { return (None, likely) };
+        if !verdict.is_valid() {
+            return (Some(verdict), likely);
+        }
+        match self.covered(statement) {
+            None => (None, likely),
+            Some(Some(range)) => (Some(verdict), Some(range)),
+            Some(None) => {
+                let reason = match statement.scope {
+                    Scope::Prefix { .. } => "the file's bytes are not those that were signed",
+                    _ => "no segment of the file holds the bytes that were signed",
+                };
+                (Some(Verdict::Invalid { reason }), None)
+            }
+        }
+    }
+
+    fn spend(&mut self, bytes: u64) -> Option<()> {
+        self.budget = self.budget.checked_sub(bytes)?;
+        Some(())
+    }
+
+    /// What the statement is worth when the content that it speaks of is taken for granted.
+    fn statement(&mut self, signature: &Signature) -> Option<Verdict> {
+        if self.trust.find(signature.key).is_none() {
+            return Some(Verdict::Untrusted);
+        }
+        if let Some(known) = self.checked.get(signature) {
+            return Some(known.clone());
+        }
+        self.spend(CHECK_COST)?;
+        let content = &signature.statement.content;
+        let verdict = self.trust.judge(signature, content, self.view.file_id(), self.now_ns);
+        self.checked.insert(signature.clone(), verdict.clone());
+        Some(verdict)
+    }
+
+    /// Where the bytes most likely are: a segment of that type and length, that one which was there when it was signed first.
+    fn likely(&self, statement: &Statement) -> Option<Range<u64>> {
+        let length = statement.content.length;
+        let Some(kind) = statement.scope.kind() else {
+            return (length <= self.view.bytes().len() as u64).then_some(0..length);
+        };
+        let of_kind = self.payloads.get(&(kind, length))?;
+        let at = of_kind.binary_search_by_key(&statement.offset, |(offset, _)| *offset).unwrap_or(0);
+        Some(of_kind.get(at)?.1.clone())
+    }
+
+    /// The bytes that hold what was signed, if any do; `None` when the budget does not suffice to tell.
+    fn covered(&mut self, statement: &Statement) -> Option<Option<Range<u64>>> {
+        let bytes: &[u8] = self.view.bytes();
+        let length = statement.content.length;
+        let Some(kind) = statement.scope.kind() else {
+            let Some(end) = usize::try_from(length).ok().filter(|end| *end <= bytes.len()) else {
+                return Some(None);
+            };
+            self.spend(self.prefixes.cost(end) as u64)?;
+            let same = self.prefixes.content(bytes, end) == Some(statement.content);
+            return Some(same.then_some(0..length));
+        };
+        let key = (kind, length);
+        if !self.hashed.contains_key(&key) {
+            let of_kind = self.payloads.get(&key).map_or(&[][..], Vec::as_slice);
+            self.budget = self.budget.checked_sub(length.saturating_mul(of_kind.len() as u64))?;
+            let mut by_digest = HashMap::new();
+            for (_, range) in of_kind.iter().rev() {
+                let payload = bytes.get(range.start as usize..range.end as usize).unwrap_or(&[]);
+                by_digest.insert(Content::of(payload).digest, range.clone());
+            }
+            self.hashed.insert(key, by_digest);
+        }
+        Some(self.hashed.get(&key).and_then(|known| known.get(&statement.content.digest)).cloned())
     }
 }
 

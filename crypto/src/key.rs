@@ -13,8 +13,7 @@ use pkcs8::der::zeroize::Zeroizing;
 use pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
 use rvf_format::checksum::shake256_128;
 
-/// Largest secret key file read.
-const MAX_KEY_FILE: u64 = 64 << 10;
+use crate::file::{self, Unread};
 
 /// How a signature is made. The numbers are those of the format's signature footer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,16 +162,18 @@ impl SecretKey {
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         let io = |source| KeyError::Io { path: path.to_path_buf(), source };
         let wrong = |what: String| KeyError::File { path: path.to_path_buf(), what };
-        // A FIFO or device would block or never end; looked at before it is opened.
-        let meta = std::fs::metadata(path).map_err(io)?;
-        if !meta.is_file() || meta.len() > MAX_KEY_FILE {
-            return Err(wrong("not a secret key file".into()));
-        }
-        if meta.mode() & 0o077 != 0 {
-            let text = "a secret key that others may read; chmod 600 it, or make a new one if somebody has";
-            return Err(wrong(text.into()));
-        }
-        let pem = Zeroizing::new(std::fs::read_to_string(path).map_err(io)?);
+        let secret = |meta: &std::fs::Metadata| match meta.mode() & 0o077 {
+            0 => Ok(()),
+            _ => {
+                Err("a secret key that others may read; chmod 600 it, or make a new one if somebody has"
+                    .into())
+            }
+        };
+        let pem = file::read(path, secret).map_err(|unread| match unread {
+            Unread::Io(source) => io(source),
+            Unread::NotRegular => wrong("not a secret key file".into()),
+            Unread::Unfit(what) => wrong(what),
+        })?;
         Self::from_pem(&pem).map_err(|e| wrong(e.to_string()))
     }
 

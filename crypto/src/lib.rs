@@ -15,6 +15,7 @@
 
 pub mod actions;
 mod chain;
+mod file;
 mod key;
 pub mod lineage;
 pub mod signature;
@@ -23,5 +24,5 @@ pub mod trust;
 pub use chain::{ChainError, WitnessChain, entry, next_head};
 pub use key::{Algorithm, KeyError, KeyId, PublicKey, SecretKey};
 pub use rvf_format::checksum::{fold32, sha3_256, sha256, shake256_128, shake256_256};
-pub use signature::{Content, Scope, Signature, SignatureError, Statement};
+pub use signature::{Content, Prefixes, Scope, Signature, SignatureError, Statement};
 pub use trust::{TrustStore, TrustedKey, Verdict};

@@ -38,7 +38,7 @@ const FIXED: usize = 116;
 pub const MAX_COMMENT: usize = 255;
 
 /// What a signature is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// A payload of this type, in whatever file it lies: what a maker of kernels or programs signs.
     Segment {
@@ -95,7 +95,7 @@ impl Scope {
 }
 
 /// What bytes a signature may be about: their length and SHA3-256, so that they are hashed once for many signatures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Content {
     /// Bytes.
     pub length: u64,
@@ -110,8 +110,34 @@ impl Content {
     }
 }
 
+/// Hashes beginnings of the same bytes, each going on from the one before when it is longer, as signatures of a growing file
+/// are in file order: O(n) for all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Prefixes {
+    hasher: sha3::Sha3_256,
+    hashed: usize,
+}
+
+impl Prefixes {
+    /// Bytes that [`Prefixes::content`] would hash for this length.
+    pub fn cost(&self, length: usize) -> usize {
+        length.checked_sub(self.hashed).unwrap_or(length)
+    }
+
+    /// What the first `length` of these bytes are; `None` when there are fewer. The bytes are the same at every call.
+    pub fn content(&mut self, bytes: &[u8], length: usize) -> Option<Content> {
+        use sha3::Digest as _;
+        if length < self.hashed {
+            *self = Self::default();
+        }
+        self.hasher.update(bytes.get(self.hashed..length)?);
+        self.hashed = length;
+        Some(Content { length: length as u64, digest: self.hasher.clone().finalize().into() })
+    }
+}
+
 /// What is said of some bytes, before it is signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Statement {
     /// What it is about.
     pub scope: Scope,
@@ -153,7 +179,7 @@ impl Statement {
 }
 
 /// A signed statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signature {
     /// What was signed.
     pub statement: Statement,
@@ -333,6 +359,17 @@ mod tests {
                 assert!(!accepted, "bit {bit} does not count");
             }
         }
+    }
+
+    #[test]
+    fn prefixes_are_hashed_as_if_alone() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let mut prefixes = Prefixes::default();
+        for length in [0, 7, 7, 200, 256, 3, 136] {
+            assert_eq!(prefixes.content(&bytes, length), Some(Content::of(&bytes[..length])), "{length}");
+        }
+        assert_eq!((prefixes.cost(136), prefixes.cost(140), prefixes.cost(5)), (0, 4, 5));
+        assert_eq!(prefixes.content(&bytes, 257), None);
     }
 
     #[test]

@@ -8,11 +8,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::file::{self, Unread};
 use crate::key::{KeyId, PublicKey};
 use crate::signature::{Content, Signature};
-
-/// Largest key file read; an ML-DSA-65 public key is about 2.7 KB.
-const MAX_KEY_FILE: u64 = 64 << 10;
 
 /// The system's directory.
 pub const SYSTEM: &str = "/etc/rvf/trust";
@@ -198,16 +196,11 @@ fn private(meta: &fs::Metadata, owner: u32) -> Result<(), String> {
 }
 
 fn key_file(path: &Path, owner: u32) -> Result<PublicKey, String> {
-    // A FIFO or device would block or never end; looked at before it is opened.
-    let meta = fs::metadata(path).map_err(|e| e.to_string())?;
-    if !meta.is_file() {
-        return Err("not a regular file".into());
-    }
-    private(&meta, owner)?;
-    if meta.len() > MAX_KEY_FILE {
-        return Err(format!("{} bytes are too many for a public key", meta.len()));
-    }
-    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let text = file::read(path, |meta| private(meta, owner)).map_err(|unread| match unread {
+        Unread::Io(error) => error.to_string(),
+        Unread::NotRegular => "not a regular file".into(),
+        Unread::Unfit(reason) => reason,
+    })?;
     PublicKey::from_pem(&text).map_err(|e| e.to_string())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rvf_cow::{FoundSignature, View, now_ns};
+use rvf_cow::{FoundSignature, Judge, View, now_ns};
 use rvf_crypto::{Scope, Signature, TrustStore, Verdict, signature};
 use rvf_format::SegType;
 
@@ -13,8 +13,8 @@ use crate::data::error::printable;
 use crate::json;
 use crate::snapshot::{Part, Snap};
 
-/// What was signed is hashed on a read up to this size; beyond it only `rvf verify` does, so that a walk over the tree
-/// stays quick.
+/// What was signed is hashed on a read up to this size, for all signatures of a file together; beyond it only `rvf verify`
+/// does, so that a walk over the tree stays quick, whatever somebody put into the file.
 const HASHED_BYTES: u64 = 64 << 20;
 
 /// A verdict is kept for as long: a stat and the read after it agree, and a key that was taken away counts no more soon after.
@@ -54,18 +54,21 @@ pub fn text(snap: &Snap, part: &Part) -> Arc<[u8]> {
             }
         }
     };
-    texts.iter().find(|(at, _)| *at == offset).map_or_else(|| Arc::from([]), |(_, text)| text.clone())
+    // They are in file order.
+    let found = texts.binary_search_by_key(&offset, |(at, _)| *at).ok().and_then(|at| texts.get(at));
+    found.map_or_else(|| Arc::from([]), |(_, text)| text.clone())
 }
 
 fn all(view: &View) -> Vec<(u64, Arc<[u8]>)> {
     let trust = TrustStore::load(&TrustStore::directories(), crate::sys::ids().0);
     let now = now_ns();
+    let mut judge = Judge::new(view, &trust, now, HASHED_BYTES);
     let render =
-        |found: FoundSignature| (found.offset, render(view, &found, &trust, now).into_bytes().into());
+        |found: FoundSignature| (found.offset, render(&found, &trust, &mut judge).into_bytes().into());
     view.signatures().into_iter().map(render).collect()
 }
 
-fn render(view: &View, found: &FoundSignature, trust: &TrustStore, now_ns: u64) -> String {
+fn render(found: &FoundSignature, trust: &TrustStore, judge: &mut Judge<'_>) -> String {
     let mut out = String::new();
     let record = match &found.record {
         Ok(record) => record,
@@ -76,16 +79,7 @@ fn render(view: &View, found: &FoundSignature, trust: &TrustStore, now_ns: u64) 
     };
     let statement = &record.statement;
     let known = trust.find(record.key).map(|trusted| trusted.name.as_str());
-    let (verdict, covered) = if statement.content.length > HASHED_BYTES {
-        // Everything but the bytes.
-        match trust.judge(record, &statement.content, view.file_id(), now_ns) {
-            Verdict::Valid { .. } => (None, None),
-            verdict => (Some(verdict), None),
-        }
-    } else {
-        let (verdict, covered) = view.judge(record, trust, now_ns);
-        (Some(verdict), covered)
-    };
+    let (verdict, covered) = judge.judge(record);
     let _ = writeln!(out, "algorithm: {}", record.algorithm);
     let _ = writeln!(out, "key_id: {}", record.key);
     if let Some(known) = known {
@@ -119,8 +113,7 @@ fn render(view: &View, found: &FoundSignature, trust: &TrustStore, now_ns: u64) 
         None => {
             let _ = writeln!(
                 out,
-                "verdict: unchecked\nreason: the statement holds; its {} bytes are hashed by rvf verify, not by a read",
-                statement.content.length
+                "verdict: unchecked\nreason: more was signed in this file than a read looks at; rvf verify looks at all of it"
             );
         }
     }

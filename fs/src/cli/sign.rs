@@ -5,7 +5,7 @@ use super::open::{self, Waiting};
 use super::output::{Out, hex, note};
 use crate::sys;
 use clap::ValueEnum;
-use rvf_cow::{SignOptions, Target, View, now_ns};
+use rvf_cow::{Judge, SignOptions, Target, View, now_ns};
 use rvf_crypto::{Algorithm, Scope, SecretKey, Signature, TrustStore, Verdict};
 use rvf_format::{Entry, SegType, Segment};
 use serde_json::{Value, json};
@@ -239,10 +239,12 @@ pub(super) fn verify(args: &VerifyArgs, out: &mut Out) -> Result<(), Failure> {
     let now = now_ns();
     let mut rows = Vec::new();
     let mut verdicts = Vec::new();
+    let mut judge = Judge::new(&view, &trust, now, u64::MAX);
     for found in view.signatures() {
         let (verdict, text, mut map) = match &found.record {
             Ok(record) => {
-                let (verdict, range) = view.judge(record, &trust, now);
+                let (verdict, range) = judge.judge(record);
+                let verdict = verdict.unwrap_or(Verdict::Invalid { reason: "too much was signed" });
                 let text =
                     format!("{} key {}: {}", record.algorithm, record.key, covers(&view, record, range));
                 (verdict, text, fields(record))
