@@ -17,6 +17,7 @@ use crate::branch::pin::Derivation;
 use crate::create::{beside, create_new};
 use crate::error::Error;
 use crate::filters;
+use crate::scratch::COMPACT;
 use crate::sign;
 use crate::source::sync_parent;
 use crate::store::Store;
@@ -52,7 +53,7 @@ impl Store {
             if cache.state().dropped_generations > 0 || cache.state().dropped_records > 0 {
                 return Err(damaged(&view, "part of the metadata cannot be read"));
             }
-            let scratch = beside(&view.path, "compact.tmp")?;
+            let scratch = beside(&view.path, COMPACT)?;
             let file = create_new(&scratch)?;
             copy_owner(&view, &file);
             let result = rewrite(&view, &base, cache, file, progress).and_then(|()| {

@@ -54,6 +54,30 @@ pub fn sweep(directory: &Path) {
     }
 }
 
+/// How the hidden name of a file ends that is to replace a store.
+pub(crate) const COMPACT: &str = "compact.tmp";
+
+/// Removes what compactions of this store left behind when they were killed: files as large as the store. Whoever holds
+/// the store's write lock may call this, for no other compaction of it can be running then.
+pub(crate) fn sweep_compactions(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    let Ok(entries) = std::fs::read_dir(directory_of(path)) else { return };
+    for entry in entries.flatten() {
+        let hidden = entry.file_name();
+        let owner = hidden.to_str().and_then(|hidden| {
+            hidden
+                .strip_prefix('.')?
+                .strip_prefix(name)?
+                .strip_prefix('.')?
+                .strip_suffix(COMPACT)?
+                .strip_suffix('.')
+        });
+        if owner.is_some_and(|owner| !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_digit())) {
+            discard(&entry.path());
+        }
+    }
+}
+
 /// Removes a file that never became one, if it is there.
 pub fn discard(hidden: &Path) {
     match std::fs::remove_file(hidden) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -51,6 +51,8 @@ pub struct Store {
     pub(crate) transient: Mutex<Option<BuiltIndex>>,
     scratch: Arc<ScratchPool>,
     loaded: Loaded,
+    /// Left-overs of compactions were looked for, which is done with the first commit.
+    pub(crate) swept: AtomicBool,
     listeners: RwLock<Vec<Listener>>,
 }
 
@@ -86,6 +88,7 @@ impl Store {
             transient: Mutex::new(None),
             scratch,
             loaded,
+            swept: AtomicBool::new(false),
             listeners: RwLock::new(Vec::new()),
         }))
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -19,6 +20,7 @@ use rvf_index::Progress;
 
 use crate::error::Error;
 use crate::metadata::{field_id, field_names};
+use crate::scratch;
 use crate::source::open_regular;
 use crate::store::{BlockKey, Store, segment_key};
 use crate::types::{Access, BadRow, Batch, DeleteReport, Event, Fields, IngestReport};
@@ -442,6 +444,9 @@ impl Store {
         let asked = Instant::now();
         let mut cache = self.commit.lock();
         let (lock, storage) = self.acquire(asked)?;
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            scratch::sweep_compactions(self.path());
+        }
         self.refresh()?;
         let view = self.view();
         // Another writer came between. Not every commit looks at the cache, but every one passes it on as current.

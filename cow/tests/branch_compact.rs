@@ -226,3 +226,26 @@ fn killed_at_any_moment_every_branch_is_whole() {
     parent.compact(&NoProgress).expect("compact");
     assert_eq!(hidden(dir.path()).len(), 1, "only what the one branch stands on is kept");
 }
+
+/// A killed compaction leaves a file as large as the store; other stores' files and other names are not touched.
+#[test]
+fn the_first_commit_removes_what_killed_compactions_left() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("p.rvf");
+    drop(create(&path, 0..10));
+    let left = [".p.rvf.1.compact.tmp", ".p.rvf.4000000.compact.tmp"];
+    let others =
+        [".q.rvf.1.compact.tmp", ".p.rvf.x.compact.tmp", ".p.rvf..compact.tmp", "p.rvf.1.compact.tmp"];
+    for name in left.iter().chain(&others) {
+        std::fs::write(dir.path().join(name), "leftover").expect("a file");
+    }
+    let store = open(&path);
+    assert!(left.iter().all(|name| dir.path().join(name).exists()), "opening removes nothing");
+    put(&store, &[3], 2);
+    for name in left {
+        assert!(!dir.path().join(name).exists(), "{name}");
+    }
+    for name in others {
+        assert!(dir.path().join(name).exists(), "{name}");
+    }
+}
