@@ -203,7 +203,8 @@ fn rewrite(
 
     let rewritten = |kind| {
         matches!(kind, SegType::VEC | SegType::MANIFEST | SegType::JOURNAL | SegType::INDEX | SegType::META)
-            || (view.contents.cow.is_some() && matches!(kind, SegType::COW_MAP | SegType::MEMBERSHIP))
+            || (view.contents.cow.is_some()
+                && matches!(kind, SegType::COW_MAP | SegType::MEMBERSHIP | SegType::DELTA))
     };
     for segment in view.opened.layout.segments() {
         let payload = segment.payload_of(view.bytes());

@@ -48,8 +48,8 @@ pub use source::open_file;
 pub use store::Store;
 pub use types::{
     Access, Answer, BadRow, Batch, CompactReport, CreateOptions, DeleteReport, EAGER_VERIFY_BYTES, Event,
-    Fields, Hit, IndexState, IngestReport, Metric, OpenOptions, ReindexOptions, ReindexReport, SearchRequest,
-    Status, Value,
+    Fields, Hit, IndexState, IngestReport, Metric, OpenOptions, Overlay, OverlayReport, RefcountReport,
+    ReindexOptions, ReindexReport, SearchRequest, Status, Value,
 };
 pub use view::{View, domain_profile};
 pub use write::now_ns;

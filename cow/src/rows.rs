@@ -51,6 +51,8 @@ impl RowTable {
                     (offset, None, bytes.len().saturating_sub(offset))
                 }
                 BlockRows::Owned(data) => (0, Some(Arc::clone(data)), data.len()),
+                // Numbered, and empty until the parent is known.
+                BlockRows::Changed(_) => (0, Some(Arc::from([])), usize::MAX),
             };
             // The parser has checked this; the slice arithmetic below relies on it.
             let count = block.count.min(u32::try_from(available / stride).unwrap_or(u32::MAX));

@@ -265,6 +265,7 @@ fn load(
     let mut visited = vec![(view.stamp.dev, view.stamp.ino)];
     // The files of the chain, oldest last; each but the last has a parent, which is the next.
     let mut chain: Vec<(View, bool)> = Vec::new();
+    let last = before;
     let mut before = before.and_then(View::parent_view);
     let mut end: Option<Result<Parent, Missing>> = None;
     loop {
@@ -326,10 +327,10 @@ fn load(
     }
     // Each file gets its parent, from the oldest on.
     while let Some((mut parent, unchanged)) = chain.pop() {
-        attach(&mut parent, end.take());
+        attach(&mut parent, end.take(), None)?;
         end = Some(Ok(Parent::new(Arc::new(parent), unchanged)));
     }
-    attach(&mut view, end);
+    attach(&mut view, end, last)?;
     Ok(view)
 }
 
@@ -372,7 +373,11 @@ fn cow_of(view: &View) -> Option<Result<&contents::Cow, Missing>> {
     }
 }
 
-fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>) {
+fn attach(
+    view: &mut View,
+    parent: Option<Result<Parent, Missing>>,
+    before: Option<&View>,
+) -> Result<(), Error> {
     view.parent = parent;
     if let Some(Err(missing)) = &view.parent {
         view.findings.push(Finding {
@@ -384,6 +389,7 @@ fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>) {
         });
         view.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     }
+    view.put_deltas_together(before)
 }
 
 /// Reads the first `len` bytes of an open file into a view that knows no parent yet.
@@ -442,7 +448,8 @@ fn load_one(
                 code: "vectors-damaged",
                 offset: block.segment.offset,
                 text: format!(
-                    "VEC segment {} at byte {} fails its checksum; its {} rows are left out",
+                    "{} segment {} at byte {} fails its checksum; its {} rows are left out",
+                    if block.segment.kind() == SegType::DELTA { "DELTA" } else { "VEC" },
                     block.segment.ordinal + 1,
                     block.segment.offset,
                     range.len()

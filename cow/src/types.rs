@@ -271,3 +271,40 @@ pub struct Event {
     /// What else there is to say, as key and value.
     pub detail: Vec<(String, String)>,
 }
+
+/// A low-rank change of the vectors of a branch, for `Store::overlay`: `scale * A B` is added.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlay<'a> {
+    /// The vectors that the rows of A belong to; `None` for all that the branch shows, in their order.
+    pub ids: Option<&'a [u64]>,
+    /// Columns of A and rows of B.
+    pub rank: u16,
+    /// `[n, rank]`, row-major.
+    pub a: &'a [f32],
+    /// `[rank, dimension]`, row-major.
+    pub b: &'a [f32],
+    /// Multiplies the product.
+    pub scale: f32,
+}
+
+/// What an overlay did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayReport {
+    /// Vectors stored as their factors.
+    pub low_rank: u64,
+    /// Vectors stored as full rows.
+    pub full: u64,
+    /// Epoch of the commit.
+    pub epoch: u32,
+}
+
+/// What counting a branch's references found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefcountReport {
+    /// For each cluster of the parent, how many rows of it the branch shows.
+    pub counts: Vec<u32>,
+    /// Clusters that lie in the branch itself.
+    pub local: u64,
+    /// Epoch of the commit.
+    pub epoch: u32,
+}

@@ -332,7 +332,12 @@ impl View {
         // Rows are live one by one; of other segments the listed ones that still count are live.
         let other: u64 = listed
             .iter()
-            .filter(|e| !matches!(SegType(e.seg_type), SegType::VEC | SegType::MANIFEST | SegType::JOURNAL))
+            .filter(|e| {
+                !matches!(
+                    SegType(e.seg_type),
+                    SegType::VEC | SegType::DELTA | SegType::MANIFEST | SegType::JOURNAL
+                )
+            })
             .map(|e| 64 + e.payload_length)
             .sum();
         let live_bytes = (vectors * row_bytes + other).min(self.stamp.len);

@@ -27,7 +27,7 @@ use crate::types::{Access, BadRow, Batch, DeleteReport, Event, Fields, IngestRep
 use crate::view::View;
 
 /// Largest vector segment written. The existing tools read at most 256 MiB a segment.
-const SEGMENT_BYTES: usize = 64 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 64 << 20;
 
 /// Rows are put together in pieces of about this size: they stay in the cache between being copied,
 /// hashed and written.
@@ -778,11 +778,24 @@ fn commit_rows(
         meta_payload = Some(cache.advance(changes, file)?);
     }
 
+    let vector = |row: usize| batch.vectors.get(row * dim..row * dim + dim).unwrap_or(&[]);
+    let patches = view.patches(ids.iter().copied().zip(keep.iter().map(|row| vector(*row))));
+    let full: Vec<(u64, usize)> = match &patches {
+        None => Vec::new(),
+        Some(patches) => {
+            let rows = ids.iter().copied().zip(keep.iter().copied());
+            rows.filter(|(id, _)| !patches.has(*id)).collect()
+        }
+    };
+    let (full_ids, full_keep): (Vec<u64>, Vec<usize>) = full.into_iter().unzip();
+    let (row_ids, row_keep) =
+        if patches.is_some() { (full_ids.as_slice(), full_keep.as_slice()) } else { (ids.as_slice(), keep) };
+
     let stride = 8 + 4 * dim;
     let per_segment = (SEGMENT_BYTES / stride).max(1);
     let dim16 = u16::try_from(dim).map_err(|_| Error::TooLarge { what: format!("dimension {dim}") })?;
     let mut done: u64 = 0;
-    for (ids, rows) in ids.chunks(per_segment).zip(keep.chunks(per_segment)) {
+    for (ids, rows) in row_ids.chunks(per_segment).zip(row_keep.chunks(per_segment)) {
         let head = vec_seg::head(dim16, ids.len() as u32);
         let len = (head.len() + stride * ids.len()) as u64;
         let mut next = 0;
@@ -793,7 +806,7 @@ fn commit_rows(
             let until = ids.len().min(next + (PIECE_BYTES / stride).max(1));
             for (id, row) in ids.iter().zip(rows).take(until).skip(next) {
                 piece.extend_from_slice(&id.to_le_bytes());
-                put_f32(piece, batch.vectors.get(row * dim..row * dim + dim).unwrap_or(&[]));
+                put_f32(piece, vector(*row));
             }
             next = until;
         })?;
@@ -801,6 +814,9 @@ fn commit_rows(
         if !progress.step(done, keep.len() as u64) {
             return Err(Error::Cancelled);
         }
+    }
+    if let Some(patches) = patches {
+        commit.put_delta(&patches.encode(&view)?)?;
     }
     if let Some(payload) = &meta_payload {
         commit.append(SegType::META, &[payload])?;

@@ -287,6 +287,9 @@ impl Rows {
                 out.damaged += u64::from(block.count);
                 continue;
             }
+            if let crate::contents::Rows::Changed(delta) = &block.rows {
+                out.ids.extend(&delta.ids);
+            }
             for row in block.rows_of(bytes).chunks_exact(block.stride()) {
                 if let Some((id, _)) = row.split_first_chunk::<8>() {
                     out.ids.insert(u64::from_le_bytes(*id));
@@ -317,6 +320,7 @@ fn segment_findings(
         ChecksumState::Bad => {
             let effect = match segment.kind() {
                 SegType::VEC => "its vectors are kept out of every answer",
+                SegType::DELTA => "its vectors are shown without its changes",
                 SegType::META => "its metadata is lost unless its own SHA-256 holds",
                 SegType::INDEX => "the index is built again",
                 SegType::JOURNAL => "nothing depends on it",

@@ -2,6 +2,7 @@
 
 use crate::checksum::{ALGO_LEGACY, ChecksumState};
 use crate::cow_map::CowMap;
+use crate::delta::Delta;
 use crate::finding::Finding;
 use crate::header::{HEADER_LEN, SegType, Segment, SegmentHeader, flags};
 use crate::layout::Layout;
@@ -22,11 +23,13 @@ pub enum Rows {
         /// File offset of the first row.
         offset: u64,
     },
-    /// Transcoded from the columnar layout to the row layout.
+    /// Transcoded from the columnar layout to the row layout, or put together from a DELTA and inherited rows.
     Owned(Arc<[u8]>),
+    /// Changes of inherited rows, which nothing in this file can put together.
+    Changed(Arc<Delta>),
 }
 
-/// The rows of one VEC segment. A row is `id u64` and `dim` little-endian f32, [`VecBlock::stride`] bytes apart.
+/// The rows of one VEC or DELTA segment. A row is `id u64` and `dim` little-endian f32, [`VecBlock::stride`] bytes apart.
 #[derive(Clone, Debug)]
 pub struct VecBlock {
     /// The segment they come from.
@@ -45,12 +48,13 @@ impl VecBlock {
         crate::vec_seg::row_stride(self.dim)
     }
 
-    /// All rows, `count * stride` bytes, from the bytes of the file.
+    /// All rows, `count * stride` bytes, from the bytes of the file; none for changes of inherited rows.
     pub fn rows_of<'a>(&'a self, bytes: &'a [u8]) -> &'a [u8] {
         let len = self.stride() * self.count as usize;
         match &self.rows {
             Rows::InFile { offset } => crate::header::slice(bytes, &(*offset..*offset + len as u64)),
             Rows::Owned(rows) => rows.get(..len).unwrap_or(&[]),
+            Rows::Changed(_) => &[],
         }
     }
 
@@ -92,7 +96,7 @@ pub struct Contents {
     pub dimension: u16,
     /// 0 L2, 1 inner product, 2 cosine; L2 when no manifest says it.
     pub metric: u8,
-    /// VEC segments that count, in directory order; later rows override earlier ones of the same id.
+    /// VEC segments that count, and DELTA segments of a branch, in directory order; later rows override earlier ones of the same id.
     pub blocks: Vec<VecBlock>,
     /// Soft-deleted vector ids, ascending.
     pub deleted: Vec<u64>,
@@ -241,7 +245,7 @@ impl<'a> Reading<'a> {
         for entry in manifest.directory.iter().rev() {
             let kind = entry.kind();
             let wanted = match kind {
-                SegType::VEC | SegType::META => true,
+                SegType::VEC | SegType::META | SegType::DELTA => true,
                 SegType::INDEX => self.out.index_segment.is_none(),
                 SegType::COW_MAP => map.is_none(),
                 SegType::MEMBERSHIP => membership.is_none(),
@@ -253,6 +257,7 @@ impl<'a> Reading<'a> {
             let Some(segment) = self.take(entry) else { continue };
             match kind {
                 SegType::VEC => self.vec(segment, Some(manifest.dimension)),
+                SegType::DELTA => self.delta(segment),
                 SegType::META => self.out.meta_entries.push(segment),
                 SegType::INDEX => self.out.index_segment = Some(segment),
                 SegType::COW_MAP => map = Some(segment),
@@ -262,6 +267,9 @@ impl<'a> Reading<'a> {
         self.out.blocks.reverse();
         self.out.meta_entries.reverse();
         self.cow(map, membership);
+        if self.out.cow.is_none() {
+            self.deltas_of_no_branch();
+        }
     }
 
     /// What one-byte codes of columnar blocks mean: the scalar quantiser of this dimension that is listed last.
@@ -418,6 +426,43 @@ impl<'a> Reading<'a> {
         self.find(Finding::note("columnar", segment.offset, text));
         let count = u32::try_from(used).unwrap_or(u32::MAX);
         self.out.blocks.push(VecBlock { dim, count, rows: Rows::Owned(rows.into()), segment });
+    }
+
+    /// Adds a DELTA segment, whose rows a reader of the whole chain puts together.
+    fn delta(&mut self, segment: Segment) {
+        let dim = self.out.dimension;
+        if !segment.verify(self.bytes).usable() {
+            // Kept as an empty block, so that the damage is reported where that of other blocks is.
+            self.out.blocks.push(VecBlock { dim, count: 0, rows: Rows::Owned(Arc::from([])), segment });
+            return;
+        }
+        match Delta::parse(segment.payload_of(self.bytes)) {
+            Ok(delta) if delta.dim == dim => {
+                let count = u32::try_from(delta.ids.len()).unwrap_or(u32::MAX);
+                self.out.blocks.push(VecBlock { dim, count, rows: Rows::Changed(Arc::new(delta)), segment });
+            }
+            Ok(delta) => {
+                let text =
+                    format!("delta of dimension {} in a store of dimension {dim}; left out", delta.dim);
+                self.find(Finding::damage("delta-shape", segment.offset, text));
+            }
+            Err(error) => {
+                let text =
+                    format!("delta is not usable ({error}); its vectors are shown without its changes");
+                self.find(Finding::damage("delta-damaged", segment.offset, text));
+            }
+        }
+    }
+
+    /// Without a parent there is nothing that a DELTA changes.
+    fn deltas_of_no_branch(&mut self) {
+        let blocks = std::mem::take(&mut self.out.blocks);
+        let (deltas, rows) = blocks.into_iter().partition(|b| b.segment.kind() == SegType::DELTA);
+        self.out.blocks = rows;
+        for block in deltas {
+            let text = "a delta in a store that is no branch, or whose record of its parent is damaged: it changes nothing";
+            self.find(Finding::warning("delta-alone", block.segment.offset, text));
+        }
     }
 
     fn cow(&mut self, map: Option<Segment>, membership: Option<Segment>) {

@@ -14,6 +14,7 @@ pub mod check;
 pub mod checksum;
 pub mod contents;
 pub mod cow_map;
+pub mod delta;
 mod error;
 
 mod finding;

@@ -1,11 +1,12 @@
-//! REFCOUNT and DELTA payloads. The reference's CLI writes the first, nothing writes the second, and nothing reads
-//! either; they are shown.
+//! REFCOUNT payloads: a count for every cluster of a branch's parent. The reference writes them, with wrong counts, and
+//! reads none; `Store::rebuild_refcounts` of `rvf-cow` writes right ones.
 
-use crate::error::{Result, codes};
+use crate::error::{Error, Result, codes};
 use crate::reader::Reader;
 
 const REFCOUNT_MAGIC: u32 = 0x5256_5243;
-const DELTA_MAGIC: u32 = 0x5256_444C;
+/// Bytes of the header, where the counts start.
+const HEADER: u64 = 32;
 
 /// A REFCOUNT payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,40 @@ pub struct Refcount {
 }
 
 impl Refcount {
+    /// Counts in the narrowest width that holds them, right behind the header.
+    ///
+    /// # Errors
+    /// [`Error::Caller`] (0x0304) for 2^32 counts or more.
+    pub fn of(counts: Vec<u32>, snapshot_epoch: u32) -> Result<Self> {
+        let cluster_count = u32::try_from(counts.len())
+            .map_err(|_| Error::caller(codes::SEGMENT_TOO_LARGE, "too many clusters to count"))?;
+        let max_refcount = counts.iter().copied().max().unwrap_or(0);
+        let width = match max_refcount {
+            0..=0xff => 1,
+            0x100..=0xffff => 2,
+            _ => 4,
+        };
+        Ok(Self { width, cluster_count, max_refcount, array_offset: HEADER, snapshot_epoch, counts })
+    }
+
+    /// The payload; a count that is too large for the width is cut down to it.
+    pub fn encode(&self) -> Vec<u8> {
+        let width = usize::from(self.width).min(4);
+        let mut out = Vec::with_capacity(32 + self.counts.len() * width);
+        out.extend_from_slice(&REFCOUNT_MAGIC.to_le_bytes());
+        out.extend_from_slice(&1u16.to_le_bytes());
+        out.extend_from_slice(&[self.width, 0]);
+        out.extend_from_slice(&self.cluster_count.to_le_bytes());
+        out.extend_from_slice(&self.max_refcount.to_le_bytes());
+        out.extend_from_slice(&self.array_offset.to_le_bytes());
+        out.extend_from_slice(&self.snapshot_epoch.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        for count in &self.counts {
+            out.extend_from_slice(count.to_le_bytes().get(..width).unwrap_or(&[]));
+        }
+        out
+    }
+
     /// Reads a payload.
     ///
     /// # Errors
@@ -53,43 +88,30 @@ impl Refcount {
     }
 }
 
-/// A DELTA header; what follows it is not defined.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeltaHeader {
-    /// Version.
-    pub version: u16,
-    /// 0 sparse rows, 1 low rank, 2 full.
-    pub encoding: u8,
-    /// Cluster that it changes.
-    pub base_cluster_id: u32,
-    /// Vectors that it changes.
-    pub affected_count: u32,
-    /// Bytes of the delta.
-    pub delta_size: u64,
-    /// Its hash.
-    pub delta_hash: [u8; 32],
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl DeltaHeader {
-    /// Reads the 64 bytes.
-    ///
-    /// # Errors
-    /// [`crate::Error::Corrupt`] when the payload is shorter or has another magic.
-    pub fn parse(payload: &[u8]) -> Result<Self> {
-        let mut r = Reader::new(payload, "DELTA header", codes::COW_MAP_CORRUPT);
-        if payload.len() < 64 || r.u32()? != DELTA_MAGIC {
-            return r.fail("shorter than 64 bytes, or wrong magic");
-        }
-        let version = r.u16()?;
-        let encoding = r.u8()?;
-        r.u8()?;
-        Ok(Self {
-            version,
-            encoding,
-            base_cluster_id: r.u32()?,
-            affected_count: r.u32()?,
-            delta_size: r.u64()?,
-            delta_hash: r.array()?,
-        })
+    #[test]
+    fn has_the_declared_layout() {
+        let counts = Refcount::of(vec![1, 0, 258], 7).unwrap();
+        let payload = counts.encode();
+        // Magic, version, width, pad, clusters, highest count, offset of the array, epoch, reserved; then the counts.
+        let wanted: [&[u8]; 10] = [
+            b"CRVR",
+            &[1, 0],
+            &[2],
+            &[0],
+            &[3, 0, 0, 0],
+            &[2, 1, 0, 0],
+            &[32, 0, 0, 0, 0, 0, 0, 0],
+            &[7, 0, 0, 0],
+            &[0; 4],
+            &[1, 0, 0, 0, 2, 1],
+        ];
+        assert_eq!(payload, wanted.concat());
+        assert_eq!(Refcount::parse(&payload).unwrap(), counts);
+        assert_eq!(Refcount::of(vec![255; 4], 0).unwrap().width, 1);
+        assert_eq!(Refcount::of(vec![65_536], 0).unwrap().width, 4);
     }
 }

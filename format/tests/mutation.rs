@@ -170,7 +170,19 @@ fn every_codec(bytes: &[u8]) {
     let _ = rvf_format::cow_map::CowMap::parse(bytes).map(|map| map.encode());
     let _ = rvf_format::membership::Membership::parse(bytes).map(|filter| filter.encode());
     let _ = rvf_format::refcount::Refcount::parse(bytes);
-    let _ = rvf_format::refcount::DeltaHeader::parse(bytes);
+    let _ = rvf_format::delta::DeltaHeader::parse(bytes);
+    if let Ok(delta) = rvf_format::delta::Delta::parse(bytes) {
+        let base = vec![0; 4 * usize::from(delta.dim)];
+        let mut row = Vec::new();
+        delta.apply(delta.ids.len() - 1, &base, &mut row);
+        assert_eq!(row.len(), base.len());
+        assert_eq!(
+            rvf_format::delta::Delta::parse(&delta.encode().expect("what was read can be written"))
+                .expect("and read again")
+                .ids,
+            delta.ids
+        );
+    }
     let _ = rvf_format::quant::Quant::parse(bytes);
     let _ = rvf_format::sketch::Sketch::parse(bytes).map(|sketch| sketch.estimate(7));
     let _ = rvf_format::hot::Hot::parse(bytes);

@@ -165,7 +165,7 @@ pub fn info(object: &mut Map<String, Value>, segment: &Segment, payload: &[u8]) 
             set("snapshot_epoch", refcount.snapshot_epoch.into());
         }
         SegType::DELTA => {
-            let delta = refcount::DeltaHeader::parse(payload).map_err(|error| error.to_string())?;
+            let delta = rvf_format::delta::DeltaHeader::parse(payload).map_err(|error| error.to_string())?;
             set("version", delta.version.into());
             set("encoding", delta.encoding.into());
             set("base_cluster_id", delta.base_cluster_id.into());

@@ -27,12 +27,14 @@ const DENSE_MAX: u64 = 64 << 20;
 pub(crate) const FROZEN_MAGIC: &[u8; 8] = b"RVFFRZ\r\n";
 
 /// The filter of a child that hides `hidden` (ascending) of its ancestors: one that the existing tools read, as long as
-/// they would answer the same and it does not bloat the file. `spent` is what earlier dense filters take in it.
-pub(crate) fn filter_for(view: &View, hidden: Vec<u64>, spent: u64) -> Result<Membership, Error> {
+/// they would answer the same and it does not bloat the file. `spent` is what earlier dense filters take in it;
+/// with `deltas` in the file they would answer with the inherited rows.
+fn filter_for(view: &View, hidden: Vec<u64>, spent: u64, deltas: bool) -> Result<Membership, Error> {
     let nested = view.parent_view().is_some_and(|parent| parent.is_child());
     let capacity = hidden.last().map_or(Some(0), |id| id.checked_add(1));
     let dense = capacity.map(|ids| ids.div_ceil(64).saturating_mul(8)).filter(|bytes| *bytes <= DENSE_MAX);
-    let Some((capacity, bytes)) = capacity.zip(dense).filter(|_| !nested) else {
+    let refused = nested || deltas;
+    let Some((capacity, bytes)) = capacity.zip(dense).filter(|_| !refused) else {
         return Ok(Membership::hiding(hidden));
     };
     let list = Membership::hiding(hidden);
@@ -58,7 +60,7 @@ pub(crate) fn compacted_filter(view: &View, cow: &Cow) -> Result<Membership, Err
             hidden.extend(dead);
             hidden.sort_unstable();
             hidden.dedup();
-            filter_for(view, hidden, 0)
+            filter_for(view, hidden, 0, false)
         }
         None => {
             let mut filter = cow.membership.clone();
@@ -88,7 +90,7 @@ fn hiding(view: &View, ids: &[u64]) -> Result<Option<Membership>, Error> {
             hidden.extend(fresh);
             hidden.sort_unstable();
             hidden.dedup();
-            filter_for(view, hidden, spent(view)).map(Some)
+            filter_for(view, hidden, spent(view), view.has_deltas()).map(Some)
         }
         None => {
             let mut filter = cow.membership.clone();
@@ -156,6 +158,13 @@ impl View {
         let parent = parent.as_ref().map_err(Clone::clone)?;
         match self.contents.cow.as_ref().map(|cow| cow.membership.mode) {
             None => return Err("the record of its parent is damaged".into()),
+            Some(Mode::Sparse) if self.has_deltas() => {
+                return Err(
+                    "it stores vectors as changes of inherited ones (DELTA), which the existing tools pass over; \
+                     `rvf compact` writes them in full"
+                        .into(),
+                );
+            }
             Some(Mode::Sparse) if parent.view.is_child() => {
                 return Err(
                     "its parent is a branch itself, and the existing tools look at one level only".into()

@@ -12,7 +12,9 @@ mod kin;
 mod lineage;
 mod merge;
 mod overlay;
+pub(crate) mod patch;
 pub(crate) mod pin;
+mod refcounts;
 pub(crate) mod resolve;
 
 pub use copy::{Map, Precision};

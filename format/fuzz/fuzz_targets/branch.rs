@@ -10,5 +10,17 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         filter.encode().expect("what was parsed fits");
     }
     let _ = rvf_format::refcount::Refcount::parse(data);
-    let _ = rvf_format::refcount::DeltaHeader::parse(data);
+    let _ = rvf_format::delta::DeltaHeader::parse(data);
+    if let Ok(delta) = rvf_format::delta::Delta::parse(data) {
+        let base = vec![0; 4 * usize::from(delta.dim)];
+        let mut row = Vec::new();
+        delta.apply(delta.ids.len() - 1, &base, &mut row);
+        assert_eq!(row.len(), base.len());
+        assert_eq!(
+            rvf_format::delta::Delta::parse(&delta.encode().expect("what was read can be written"))
+                .expect("and read again")
+                .ids,
+            delta.ids
+        );
+    }
 });

@@ -24,6 +24,7 @@ mod ingest;
 mod lineage;
 mod open;
 mod output;
+mod overlay;
 mod progress;
 mod query;
 mod report;
@@ -89,6 +90,10 @@ enum Command {
     Sign(sign::SignArgs),
     /// Say what the signatures of a store are worth
     Verify(sign::VerifyArgs),
+    /// Add low-rank changes to the vectors of a branch, stored as their factors
+    Overlay(overlay::OverlayArgs),
+    /// Count anew what a branch uses of its parent
+    RebuildRefcounts(overlay::RefcountArgs),
     /// Examine any file: dialect, every deviation, what is recoverable
     Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
@@ -127,6 +132,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Keygen(args) => sign::keygen(args, &mut out),
         Command::Sign(args) => sign::sign(args, &mut out),
         Command::Verify(args) => sign::verify(args, &mut out),
+        Command::Overlay(args) => overlay::overlay(args, &mut out),
+        Command::RebuildRefcounts(args) => overlay::rebuild_refcounts(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::VerifyWitness(args) => witness::run(args, &mut out),
