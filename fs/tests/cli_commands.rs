@@ -775,3 +775,33 @@ fn a_lineage_is_proven_without_the_parents() {
         assert!(dir.fails(&["lineage", "--verify", "bad.json"], 1).contains("bad.json"));
     }
 }
+
+#[test]
+fn an_overlay_is_stored_as_factors_and_shown_as_sums() {
+    let dir = Dir::new();
+    dir.ok(&["create", "p.rvf", "-d", "2"]);
+    assert_eq!(dir.json(&["rebuild-refcounts", "p.rvf"])["status"], json!("no_cow_map"));
+    dir.write("in.csv", "id,v0,v1\n1,1,2\n2,3,4\n");
+    dir.ok(&["ingest", "p.rvf", "-i", "in.csv", "--format", "csv"]);
+    dir.ok(&["branch", "p.rvf", "p.x.rvf"]);
+    dir.write("a.npy", npy_f32(&[2, 1], &[1.0, 2.0]));
+    dir.write("b.npy", npy_f32(&[1, 2], &[10.0, -1.0]));
+    dir.write("ids.npy", npy_u64(&[2, 1]));
+    let overlay = ["overlay", "p.x.rvf", "--a", "a.npy", "--b", "b.npy"];
+    let report = dir.json(&[&overlay[..], &["--ids", "ids.npy", "--scale", "-0.5"]].concat());
+    assert_eq!((&report["low_rank"], &report["full"], &report["rank"]), (&json!(2), &json!(0), &json!(1)));
+    // 2: [3, 4] - 0.5 * 1 * [10, -1]; 1: [1, 2] - 0.5 * 2 * [10, -1].
+    for (query, id) in [("-2,4.5", 2), ("-9,3", 1)] {
+        let shown = dir.json(&["query", "p.x.rvf", &format!("--vector={query}"), "-k", "1"]);
+        assert_eq!(shown["results"][0]["id"], json!(id), "{shown}");
+        assert_eq!(shown["results"][0]["distance"].as_f64(), Some(0.0), "{shown}");
+    }
+    dir.write("short.npy", npy_f32(&[1, 1], &[1.0]));
+    let told = dir.fails(&["overlay", "p.x.rvf", "--a", "short.npy", "--b", "b.npy"], 1);
+    assert!(told.contains("A has 2 and B 2"), "{told}");
+    let counts = dir.json(&["rebuild-refcounts", "p.x.rvf"]);
+    let wanted =
+        json!({ "status": "rebuilt", "cluster_count": 1, "local_clusters": 0, "epoch": counts["epoch"] });
+    assert_eq!(counts, wanted);
+    dir.ok(&["check", "p.x.rvf"]);
+}

@@ -90,7 +90,7 @@ fn the_log_of_the_reference() {
             None => assert_eq!(done.err, err, "{command}"),
         }
     }
-    assert_eq!(compared, 37, "commands of the log that were compared");
+    assert_eq!(compared, 38, "commands of the log that were compared");
 }
 
 #[test]

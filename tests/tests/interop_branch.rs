@@ -257,3 +257,41 @@ fn it_reads_children_with_vectors_of_their_own_and_refuses_rounded_ones() {
         }
     }
 }
+
+#[test]
+fn it_refuses_branches_with_deltas_and_reads_them_again_after_a_compaction() {
+    const WIDE: usize = 512;
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("p.rvf");
+    let options = CreateOptions { dimension: WIDE as u16, metric: Metric::L2, profile: 0 };
+    let parent = Store::create(&path, &options).expect("create");
+    let mut rows = Batch {
+        dimension: WIDE,
+        ids: Some((0..20).collect()),
+        vectors: Random::new(5).vector(20 * WIDE),
+        metadata: Vec::new(),
+        on_bad_row: BadRow::Refuse,
+    };
+    parent.ingest(&rows, &NoProgress).expect("ingest");
+    let child = branch(&parent, &dir.path().join("c.rvf"));
+    for row in rows.vectors.chunks_exact_mut(WIDE) {
+        row[3] = 0.5;
+    }
+    child.ingest(&rows, &NoProgress).expect("patch");
+    assert!(child.view().has_deltas());
+    refused(child.path(), 0x0705);
+    let (a, b) = (Random::new(6).vector(20), Random::new(7).vector(WIDE));
+    let second = branch(&parent, &dir.path().join("d.rvf"));
+    second.overlay(&rvf_cow::Overlay { ids: None, rank: 1, a: &a, b: &b, scale: 1.0 }).expect("overlay");
+    refused(second.path(), 0x0705);
+    // It keeps counts that we wrote.
+    child.rebuild_refcounts().expect("counts");
+    for store in [child, second] {
+        let query = Random::new(8).vector(WIDE);
+        let before = ours(store.path(), &query, 7);
+        store.compact(&NoProgress).expect("compact");
+        assert_eq!(open(store.path()).view().reference_opens(), Ok(()));
+        assert_eq!(ours(store.path(), &query, 7), before);
+        assert_eq!(theirs(store.path(), &query, 7, true), before);
+    }
+}

@@ -151,7 +151,10 @@ impl View {
     /// # Errors
     /// The reason, in one sentence.
     pub fn reference_opens(&self) -> Result<(), String> {
-        if self.blocks.iter().any(|block| matches!(block.rows, rvf_format::Rows::Owned(_))) {
+        let columns = |block: &rvf_format::contents::VecBlock| {
+            block.segment.kind() == SegType::VEC && matches!(block.rows, rvf_format::Rows::Owned(_))
+        };
+        if self.blocks.iter().any(columns) {
             return Err(crate::branch::copy::COLUMNS.into());
         }
         let Some(parent) = &self.parent else { return Ok(()) };

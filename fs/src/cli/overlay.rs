@@ -92,7 +92,7 @@ pub(super) fn rebuild_refcounts(args: &RefcountArgs, out: &mut Out) -> Result<()
                 "status": "no_cow_map",
             }));
         }
-        return out.line("No COW map found; nothing to rebuild");
+        return out.line("No COW map found in file. Nothing to rebuild.");
     }
     drop(store);
     let report = open::writing(&args.path, &args.waiting)?.rebuild_refcounts()?;
@@ -107,8 +107,8 @@ pub(super) fn rebuild_refcounts(args: &RefcountArgs, out: &mut Out) -> Result<()
             "epoch": report.epoch,
         }));
     }
-    out.line("Reference counts rebuilt:")?;
-    out.pair("Clusters:", report.counts.len())?;
+    out.line("Refcounts rebuilt:")?;
+    out.pair("Cluster count:", report.counts.len())?;
     out.pair("Local clusters:", report.local)?;
     out.pair("Epoch:", report.epoch)
 }
