@@ -1,8 +1,11 @@
-//! Embedded eBPF programs of RVF files: decoded and measured against their hashes, never loaded.
+//! Embedded eBPF programs of RVF files: judged and encoded, decoded, measured against their hashes, never loaded.
 //!
 //! An EBPF payload is a 64-byte header, the program, and BTF. The program is whatever file was embedded: the
 //! reference stores instructions, or an ELF object, or anything else alike; [`Program::form`] looks.
 
+mod embed;
+
+pub use embed::{EmbedError, MAX_PROGRAM_BYTES, ProgramOptions, ProgramPayload, ProgramType};
 pub use rvf_format::Integrity;
 
 const MAGIC: u32 = 0x5256_4250;

@@ -40,6 +40,86 @@ pub enum ImageError {
     },
 }
 
+/// Why something is not embedded. All variants are mistakes of the caller, and say what to give instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbedError {
+    /// Nothing in it.
+    #[error("the {what} is empty")]
+    Empty {
+        /// What should have been given.
+        what: &'static str,
+    },
+    /// Over the limit of the format.
+    #[error("the {what} has {len} bytes with what is stored beside it; {limit} are the most")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Bytes.
+        len: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// Something else, or a kernel that cannot be recorded.
+    #[error("this is {found}, not a kernel image to embed; {mend}")]
+    NotAKernel {
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// Not recognized.
+    #[error(
+        "the machine of this image cannot be told: it is no bzImage, arm64 or riscv64 Image, and no ELF executable; give \
+         its arch if it is a kernel all the same"
+    )]
+    UnknownImage,
+    /// For another machine than was said.
+    #[error("the image is for {found}, not for {given}; leave the arch out or correct it")]
+    OtherArch {
+        /// By the image.
+        found: &'static str,
+        /// By the caller.
+        given: &'static str,
+    },
+    /// A byte that has no place in a command line.
+    #[error("byte {byte:#04x} at position {at} of the command line; only printable ASCII is taken")]
+    Cmdline {
+        /// Position, from 0.
+        at: usize,
+        /// The byte.
+        byte: u8,
+    },
+    /// Longer than a kernel takes.
+    #[error("the command line has {len} bytes; {} are the most", crate::MAX_CMDLINE)]
+    LongCmdline {
+        /// Bytes.
+        len: usize,
+    },
+    /// A binding that readers take for none.
+    #[error("a binding of version 0 is taken for none by readers; use version 1")]
+    BindingVersion,
+    /// Something else.
+    #[error("this is no WASM module: it does not start with \\0asm; compile text (.wat) first")]
+    NotAModule,
+    /// A component, or a module of another version.
+    #[error(
+        "binary version {version:#x} of WASM; only core modules of version 1 are embedded, not components"
+    )]
+    ModuleVersion {
+        /// Version and layer.
+        version: u32,
+    },
+    /// Not valid.
+    #[error("the WASM module is not valid at offset {offset}: {reason}")]
+    Module {
+        /// Byte of the module.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
 /// Little-endian fields of a header whose length was checked.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 

@@ -3,9 +3,9 @@
 use crate::error::{Fields, ImageError, header};
 use rvf_format::Integrity;
 
-const MAGIC: u32 = 0x5256_4B4E;
-const HEADER_LEN: usize = 128;
-const BINDING_LEN: usize = 128;
+pub(crate) const MAGIC: u32 = 0x5256_4B4E;
+pub(crate) const HEADER_LEN: usize = 128;
+pub(crate) const BINDING_LEN: usize = 128;
 const WHAT: &str = "KERNEL";
 
 const FLAGS: [&str; 15] = [
@@ -170,6 +170,18 @@ pub struct Binding {
     pub min_runtime_version: u16,
     /// One bit a segment type.
     pub allowed_segment_mask: u64,
+}
+
+impl Binding {
+    pub(crate) fn encode(&self) -> [u8; BINDING_LEN] {
+        let mut out = [0; BINDING_LEN];
+        out[..0x20].copy_from_slice(&self.manifest_root_hash);
+        out[0x20..0x40].copy_from_slice(&self.policy_hash);
+        out[0x40..0x42].copy_from_slice(&self.version.to_le_bytes());
+        out[0x42..0x44].copy_from_slice(&self.min_runtime_version.to_le_bytes());
+        out[0x48..0x50].copy_from_slice(&self.allowed_segment_mask.to_le_bytes());
+        out
+    }
 }
 
 /// A KERNEL payload.
