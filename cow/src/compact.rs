@@ -165,6 +165,7 @@ fn rewrite(
     let opened = recover::open(&[]);
     let mut writer = Writer::new(&storage, &opened).map_err(fail)?;
     let mut directory = Vec::new();
+    let mut moved = Vec::new();
 
     let live = view.live_ordinals();
     let stride = 8 + 4 * view.dimension();
@@ -224,12 +225,15 @@ fn rewrite(
             );
         }
         let copied = writer.append_copy(&segment.header, payload).map_err(fail)?;
+        moved.push((segment.offset, copied.offset));
         let listed = base.directory.iter().any(|e| e.offset == segment.offset);
         // The existing tools leave the witness of a compaction unlisted; the chain needs it.
         if listed || segment.kind() == SegType::WITNESS {
             directory.push(dir_entry(&copied));
         }
     }
+
+    crate::embed::keep_order(&mut directory, &base.directory, &moved);
 
     if let Some(cow) = &view.contents.cow {
         let filter = compacted_filter(view, cow)?;

@@ -13,6 +13,7 @@ mod branch;
 mod compact;
 mod coverage;
 mod create;
+mod embed;
 mod error;
 mod filters;
 mod live;
@@ -36,6 +37,7 @@ pub use branch::{
     DiffReport, Difference, Generation, Kin, LineageState, MAX_NAME, Map, MergeReport, Pin, Place, Precision,
     Resolved, Source, diff, lineage, prove, verify_proof_of,
 };
+pub use embed::{EmbedReport, Embedding};
 pub use error::{Error, Family};
 pub use reach::{Reached, Served, reach, serve};
 pub use reindex::BuiltIndex;

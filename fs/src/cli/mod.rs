@@ -18,6 +18,7 @@ mod create;
 mod delete;
 mod derive;
 mod diff;
+mod embed;
 mod export;
 mod failure;
 mod ingest;
@@ -94,6 +95,12 @@ enum Command {
     Overlay(overlay::OverlayArgs),
     /// Count anew what a branch uses of its parent
     RebuildRefcounts(overlay::RefcountArgs),
+    /// Embed a kernel image
+    EmbedKernel(embed::KernelArgs),
+    /// Embed an eBPF program
+    EmbedEbpf(embed::EbpfArgs),
+    /// Embed a WASM module
+    EmbedWasm(embed::WasmArgs),
     /// Examine any file: dialect, every deviation, what is recoverable
     Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
@@ -134,6 +141,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Verify(args) => sign::verify(args, &mut out),
         Command::Overlay(args) => overlay::overlay(args, &mut out),
         Command::RebuildRefcounts(args) => overlay::rebuild_refcounts(args, &mut out),
+        Command::EmbedKernel(args) => embed::kernel(args, &mut out),
+        Command::EmbedEbpf(args) => embed::ebpf(args, &mut out),
+        Command::EmbedWasm(args) => embed::wasm(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::VerifyWitness(args) => witness::run(args, &mut out),

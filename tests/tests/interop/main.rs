@@ -2,6 +2,7 @@
 //! continues identically.
 
 mod cli;
+mod embed;
 mod history;
 mod index;
 mod oracle;

@@ -1,0 +1,244 @@
+//! `rvf embed-kernel`, `rvf embed-ebpf`, `rvf embed-wasm`: programs into a store. Nothing is run.
+
+use super::failure::Failure;
+use super::open::{self, Waiting};
+use super::output::{Out, hex};
+use rvf_bpf::{ProgramOptions, ProgramPayload, ProgramType};
+use rvf_cow::{EmbedReport, Embedding};
+use rvf_format::SegType;
+use rvf_kernel::{Arch, Kernel, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
+use serde_json::json;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Taken are 64-bit Linux boot images (bzImage, or an uncompressed arm64 or riscv64 Image) and ELF executables; with --arch also
+other images. Earlier kernels stay in the file; the newest is listed first, which is the one that other tools extract.")]
+pub(super) struct KernelArgs {
+    /// Path to the RVF store
+    path: PathBuf,
+    /// Kernel image to embed
+    #[arg(long, value_name = "FILE")]
+    image_path: PathBuf,
+    /// Machine: x86_64, aarch64 or riscv64; found from the image when not given
+    #[arg(long, value_parser = |name: &str| Arch::from_name(name).ok_or("use x86_64, aarch64 or riscv64"))]
+    arch: Option<Arch>,
+    /// Command line to boot it with: printable ASCII
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    cmdline: String,
+    /// Port of its HTTP API
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    api_port: u16,
+    /// MiB of memory that it needs; 0 when not known
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    min_memory: u32,
+    /// Virtual CPUs that it wants; 0 when not known
+    #[arg(long, default_value_t = 0)]
+    vcpus: u32,
+    /// Output as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
+    let image = input(&args.image_path)?;
+    let options = KernelOptions {
+        arch: args.arch,
+        cmdline: args.cmdline.clone(),
+        api_port: args.api_port,
+        min_memory_mb: args.min_memory,
+        vcpu_count: args.vcpus,
+        ..KernelOptions::default()
+    };
+    let payload = KernelPayload::new(&image, &options).map_err(|error| refused(&args.image_path, &error))?;
+    let embedding = Embedding { kind: SegType::KERNEL, payload: &payload.pieces(), digest: payload.digest };
+    let report = commit(&args.path, &embedding, &args.waiting)?;
+    let written = payload.pieces().concat();
+    let kind = Kernel::parse(&written).map_or("unknown", |kernel| kernel.header.kind_name());
+    if args.json {
+        return out.json(&json!({
+            "status": "embedded",
+            "segment_id": report.segment_id,
+            "arch": payload.arch.name(),
+            "image_size": image.len(),
+            "kernel_type": kind,
+            "sha3_256": hex(&payload.digest),
+            "offset": report.offset,
+            "epoch": report.epoch,
+        }));
+    }
+    out.line("Kernel embedded successfully:")?;
+    out.pair("Segment ID:", report.segment_id)?;
+    out.pair("Architecture:", payload.arch.name())?;
+    out.pair("Image size:", format!("{} bytes", image.len()))?;
+    out.pair("Kernel type:", kind)?;
+    out.pair("SHA3-256:", hex(&payload.digest))
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Taken are objects as clang --target=bpf -c makes them, and with --program-type bare instructions. Earlier programs stay in the
+file; the newest is listed first, which is the one that other tools extract.")]
+pub(super) struct EbpfArgs {
+    /// Path to the RVF store
+    path: PathBuf,
+    /// eBPF object to embed
+    #[arg(long, value_name = "FILE")]
+    program: PathBuf,
+    /// xdp, tc, tc-egress, socket-filter, tracepoint, kprobe, cgroup-ingress or cgroup-egress; found from the object's sections when
+    /// not given
+    #[arg(long, value_parser = |name: &str| ProgramType::from_name(name).ok_or("no such type of program"))]
+    program_type: Option<ProgramType>,
+    /// Largest dimension that the program handles; 0 when not known
+    #[arg(long, value_name = "DIM", default_value_t = 0)]
+    max_dimension: u16,
+    /// Output as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+pub(super) fn ebpf(args: &EbpfArgs, out: &mut Out) -> Result<(), Failure> {
+    let program = input(&args.program)?;
+    let options = ProgramOptions { program_type: args.program_type, max_dimension: args.max_dimension };
+    let payload = ProgramPayload::new(&program, &options).map_err(|error| refused(&args.program, &error))?;
+    let embedding = Embedding { kind: SegType::EBPF, payload: &payload.pieces(), digest: payload.digest };
+    let report = commit(&args.path, &embedding, &args.waiting)?;
+    let kind = payload.program_type.name();
+    if args.json {
+        return out.json(&json!({
+            "status": "embedded",
+            "segment_id": report.segment_id,
+            "program_type": kind,
+            "bytecode_size": program.len(),
+            "sha3_256": hex(&payload.digest),
+            "offset": report.offset,
+            "epoch": report.epoch,
+        }));
+    }
+    out.line("eBPF program embedded successfully:")?;
+    out.pair("Segment ID:", report.segment_id)?;
+    out.pair("Program type:", kind)?;
+    out.pair("Bytecode size:", format!("{} bytes", program.len()))?;
+    out.pair("SHA3-256:", hex(&payload.digest))
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Role {
+    /// Answers queries over memory that a host fills
+    Microkernel,
+    /// Runs other modules
+    Interpreter,
+    /// Both
+    Combined,
+    /// Adds to another module
+    Extension,
+    /// Administers a store
+    ControlPlane,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Target {
+    /// Any engine, no system interface
+    Wasm32,
+    /// WASI preview 1
+    WasiP1,
+    /// WASI preview 2
+    WasiP2,
+    /// A web page
+    Browser,
+    /// An engine without memory management
+    BareTile,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The module is validated first; the features that it needs, its exports and its memory are found from it. Earlier modules stay in
+the file; the newest is listed first, which is the one that other tools extract.")]
+pub(super) struct WasmArgs {
+    /// Path to the RVF store
+    path: PathBuf,
+    /// WASM module to embed
+    #[arg(long, value_name = "FILE")]
+    module: PathBuf,
+    /// What the module is
+    #[arg(long, value_enum, default_value = "microkernel")]
+    role: Role,
+    /// Where it runs; found from its imports when not given
+    #[arg(long, value_enum)]
+    target: Option<Target>,
+    /// Modules run in ascending order of this
+    #[arg(long, default_value_t = 0)]
+    priority: u8,
+    /// Output as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+pub(super) fn wasm(args: &WasmArgs, out: &mut Out) -> Result<(), Failure> {
+    let module = input(&args.module)?;
+    let options = WasmOptions {
+        role: args.role as u8,
+        target: args.target.map(|target| target as u8),
+        priority: args.priority,
+    };
+    let payload = WasmPayload::new(&module, &options).map_err(|error| refused(&args.module, &error))?;
+    let embedding = Embedding { kind: SegType::WASM, payload: &payload.pieces(), digest: payload.digest };
+    let report = commit(&args.path, &embedding, &args.waiting)?;
+    let written = payload.pieces().concat();
+    let wasm = Wasm::parse(&written).map_err(|error| Failure::new(error.to_string()))?;
+    if args.json {
+        return out.json(&json!({
+            "status": "embedded",
+            "segment_id": report.segment_id,
+            "role": wasm.role_name(),
+            "target": wasm.target_name(),
+            "features": wasm.feature_names(),
+            "exports": wasm.export_count,
+            "bytecode_size": module.len(),
+            "sha3_256": hex(&payload.digest),
+            "offset": report.offset,
+            "epoch": report.epoch,
+        }));
+    }
+    let features = wasm.feature_names();
+    out.line("WASM module embedded successfully:")?;
+    out.pair("Segment ID:", report.segment_id)?;
+    out.pair("Role:", wasm.role_name())?;
+    out.pair("Target:", wasm.target_name())?;
+    out.pair("Features:", if features.is_empty() { "none".into() } else { features.join(" ") })?;
+    out.pair("Exports:", wasm.export_count)?;
+    out.pair("Bytecode size:", format!("{} bytes", module.len()))?;
+    out.pair("SHA3-256:", hex(&payload.digest))
+}
+
+/// Reads a program whole, so that what is judged, hashed and written are the same bytes whatever happens to the file
+/// meanwhile. No kind may be larger than a kernel: a longer file, or a pipe that never ends, is not read on.
+fn input(path: &Path) -> Result<Vec<u8>, Failure> {
+    const MAX: u64 = rvf_kernel::MAX_KERNEL_BYTES;
+    let fail = |error: std::io::Error| Failure::file(path, &error);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(fail)?.take(MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX {
+        return Err(Failure::new(format!(
+            "{}: more than {MAX} bytes, the most that a program may have",
+            path.display()
+        )));
+    }
+    Ok(bytes)
+}
+
+fn refused(path: &Path, error: &dyn std::error::Error) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+fn commit(store: &Path, embedding: &Embedding<'_>, waiting: &Waiting) -> Result<EmbedReport, Failure> {
+    Ok(open::appending(store, waiting)?.embed(embedding)?)
+}

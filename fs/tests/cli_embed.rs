@@ -1,0 +1,70 @@
+//! `rvf embed-kernel`, `rvf embed-ebpf`, `rvf embed-wasm` as a user runs them.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+#[path = "common/cli.rs"]
+mod cli;
+
+use cli::Dir;
+use std::fs;
+
+fn place() -> Dir {
+    let dir = Dir::new();
+    dir.ok(&["create", "a.rvf", "--dimension", "3"]);
+    dir
+}
+
+/// The fields of a bzImage header that tell what it is, and some code.
+fn bz_image() -> Vec<u8> {
+    let mut image = vec![0x90; 0x1000];
+    image[0x1FE..0x200].copy_from_slice(&[0x55, 0xAA]);
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&0x020F_u16.to_le_bytes());
+    image[0x236] = 1;
+    image
+}
+
+#[test]
+fn programs_are_embedded_and_said_to_be() {
+    let dir = place();
+    fs::write(dir.path("bzImage"), bz_image()).unwrap();
+    fs::write(dir.path("code"), [0x95, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    fs::write(dir.path("m.wasm"), b"\0asm\x01\0\0\0").unwrap();
+    let kernel =
+        dir.json(&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--cmdline", "console=ttyS0 quiet"]);
+    assert_eq!(kernel["status"], "embedded");
+    assert_eq!((&kernel["arch"], &kernel["kernel_type"]), (&"x86_64".into(), &"microlinux".into()));
+    assert_eq!((&kernel["image_size"], &kernel["epoch"]), (&4096.into(), &1.into()));
+    let ebpf = dir.json(&["embed-ebpf", "a.rvf", "--program", "code", "--program-type", "tc_classifier"]);
+    assert_eq!((&ebpf["program_type"], &ebpf["bytecode_size"]), (&"tc".into(), &8.into()));
+    let wasm = dir.json(&["embed-wasm", "a.rvf", "--module", "m.wasm", "--role", "extension"]);
+    assert_eq!((&wasm["role"], &wasm["target"]), (&"extension".into(), &"wasm32".into()));
+    assert!(dir.ok(&["embed-wasm", "a.rvf", "--module", "m.wasm"]).contains("embedded successfully"));
+    dir.ok(&["check", "a.rvf"]);
+    dir.ok(&["verify-witness", "a.rvf"]);
+}
+
+#[test]
+fn what_is_refused_changes_nothing_and_says_why() {
+    let dir = place();
+    fs::write(dir.path("bzImage"), bz_image()).unwrap();
+    fs::write(dir.path("text"), "no program at all").unwrap();
+    fs::write(dir.path("empty"), "").unwrap();
+    let before = fs::read(dir.path("a.rvf")).unwrap();
+    for (args, word) in [
+        (&["embed-kernel", "a.rvf", "--image-path", "text"][..], "arch"),
+        (&["embed-kernel", "a.rvf", "--image-path", "empty"], "empty"),
+        (&["embed-kernel", "a.rvf", "--image-path", "none"], "none"),
+        (&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--arch", "arm64"], "x86_64"),
+        (&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--cmdline", "a\nb"], "position 1"),
+        (&["embed-ebpf", "a.rvf", "--program", "text"], "neither"),
+        (&["embed-ebpf", "a.rvf", "--program", "bzImage"], "program type"),
+        (&["embed-wasm", "a.rvf", "--module", "bzImage"], "no WASM module"),
+    ] {
+        let done = dir.rvf(args);
+        assert_eq!(done.status, 1, "{args:?}");
+        assert!(done.err.contains(word), "{args:?}: {}", done.err);
+    }
+    assert_eq!(dir.rvf(&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--arch", "vax"]).status, 2);
+    assert_eq!(fs::read(dir.path("a.rvf")).unwrap(), before);
+}
