@@ -20,6 +20,7 @@ mod live;
 mod loading;
 mod metadata;
 mod parent;
+pub mod query;
 mod reach;
 mod reindex;
 mod rows;

@@ -34,15 +34,7 @@ pub fn store_fields(fields: Fields) -> StoreFields {
 /// A stored value as it is shown.
 #[must_use]
 pub fn shown(value: Value) -> FieldValue {
-    match value {
-        Value::Null => FieldValue::Null,
-        Value::String(text) => FieldValue::Text(text),
-        Value::Bytes(bytes) => FieldValue::Bytes(bytes),
-        Value::I64(number) => FieldValue::I64(number),
-        Value::U64(number) => FieldValue::U64(number),
-        Value::F64(number) => FieldValue::F64(number),
-        Value::Bool(flag) => FieldValue::Bool(flag),
-    }
+    value.into()
 }
 
 #[cfg(test)]

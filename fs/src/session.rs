@@ -10,11 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
+use rvf_cow::query::answer;
 use rvf_cow::{Answer, SearchRequest};
 
-use crate::convert::shown;
-use crate::data::Fields;
-use crate::data::render::{self, AnswerView};
 use crate::data::request::{self, Request};
 use crate::errno::Error;
 use crate::events::Bell;
@@ -22,7 +20,7 @@ use crate::node::{QueryFile, SessionId, Setting};
 use crate::snapshot::Snap;
 
 /// Neighbours when neither request nor session says how many.
-pub const DEFAULT_K: usize = 10;
+pub use rvf_cow::query::DEFAULT_K;
 /// Most private sessions of one store.
 pub const MAX_SESSIONS: usize = 10_000;
 /// A single query that has to look at more bytes than this runs on a worker, not on the thread that received it.
@@ -305,13 +303,10 @@ impl Work {
     pub fn prepare(snap: Arc<Snap>, bytes: &[u8], defaults: Defaults) -> Result<Self, Error> {
         let dim = snap.view.dimension();
         let mut request = request::parse(bytes, dim)?;
-        for id in &request.by_id {
-            let rows = snap.view.resolved();
-            let row =
-                rows.find(*id).ok_or_else(|| Error::invalid(format!("there is no vector with id {id}")))?;
-            let (numbers, _) = rows.vector(row).as_chunks::<4>();
-            request.vectors.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-        }
+        answer::look_up(&snap.view, &mut request).map_err(|error| match error {
+            rvf_cow::Error::NoSuchId { id } => Error::invalid(format!("there is no vector with id {id}")),
+            error => error.into(),
+        })?;
         Ok(Self { snap, request, defaults })
     }
 
@@ -384,8 +379,7 @@ pub struct Outcome {
 impl Outcome {
     /// `out`, appended to a buffer.
     pub fn write_text(&self, out: &mut Vec<u8>) {
-        let views: Vec<Shown<'_>> = self.answers.iter().map(Shown).collect();
-        render::text(&views, out);
+        answer::text(&self.answers, out);
     }
 
     /// One of the four forms; rendered once.
@@ -393,8 +387,8 @@ impl Outcome {
     pub fn form(&self, file: QueryFile) -> Arc<[u8]> {
         let (slot, render): (usize, fn(&Self, &mut Vec<u8>)) = match file {
             QueryFile::OutJson => (1, Self::write_json),
-            QueryFile::OutIds => (2, |this, out| render::ids_npy(&this.views(), out)),
-            QueryFile::OutDistances => (3, |this, out| render::distances_npy(&this.views(), out)),
+            QueryFile::OutIds => (2, |this, out| answer::ids_npy(&this.answers, out)),
+            QueryFile::OutDistances => (3, |this, out| answer::distances_npy(&this.answers, out)),
             _ => (0, Self::write_text),
         };
         let Some(cell) = self.rendered.get(slot) else { return Arc::from([]) };
@@ -406,25 +400,10 @@ impl Outcome {
         .clone()
     }
 
-    fn views(&self) -> Vec<Shown<'_>> {
-        self.answers.iter().map(Shown).collect()
-    }
-
     fn write_json(&self, out: &mut Vec<u8>) {
         let wanted = self.fields.as_deref();
-        let fields = |id: u64| -> Option<Fields> {
-            let wanted = wanted?;
-            let fields = self.snap.as_ref()?.view.fields(id).unwrap_or_default();
-            let keep = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
-            Some(
-                fields
-                    .into_iter()
-                    .filter(|(name, _)| keep(name))
-                    .map(|(name, value)| (name, shown(value)))
-                    .collect(),
-            )
-        };
-        render::json(&self.views(), fields, out);
+        let fields = |id| Some(answer::shown_fields(&self.snap.as_ref()?.view, id, wanted?));
+        answer::json(&self.answers, fields, out);
     }
 }
 
@@ -432,33 +411,13 @@ impl Outcome {
 #[must_use]
 pub fn nothing_yet(file: QueryFile) -> Arc<[u8]> {
     let mut out = Vec::new();
-    let none: [Shown<'_>; 0] = [];
     match file {
-        QueryFile::OutJson => render::json(&none, |_| None, &mut out),
-        QueryFile::OutIds => render::ids_npy(&none, &mut out),
-        QueryFile::OutDistances => render::distances_npy(&none, &mut out),
+        QueryFile::OutJson => answer::json(&[], |_| None, &mut out),
+        QueryFile::OutIds => answer::ids_npy(&[], &mut out),
+        QueryFile::OutDistances => answer::distances_npy(&[], &mut out),
         _ => {}
     }
     out.into()
-}
-
-#[derive(Debug)]
-struct Shown<'a>(&'a Answer);
-
-impl AnswerView for Shown<'_> {
-    fn hits(&self) -> impl ExactSizeIterator<Item = (u64, f32)> {
-        self.0.hits.iter().map(|hit| (hit.id, hit.distance))
-    }
-
-    fn work(&self) -> render::Work<'_> {
-        render::Work {
-            layer: self.0.layer,
-            exact: self.0.exact,
-            visited: self.0.visited,
-            micros: self.0.micros,
-            truncated: self.0.truncated,
-        }
-    }
 }
 
 #[cfg(test)]

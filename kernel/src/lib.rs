@@ -14,6 +14,7 @@ mod embed;
 mod error;
 mod image;
 mod module;
+pub mod server;
 mod wasm;
 
 pub use dashboard::Dashboard;

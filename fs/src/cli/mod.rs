@@ -29,6 +29,7 @@ mod overlay;
 mod progress;
 mod query;
 mod report;
+mod serve;
 mod sign;
 mod witness;
 
@@ -105,6 +106,8 @@ enum Command {
     Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
     Export(export::Args),
+    /// Answer queries over HTTP, read-only
+    Serve(serve::Args),
     /// Verify the chain of witness entries
     VerifyWitness(witness::Args),
 }
@@ -146,6 +149,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::EmbedWasm(args) => embed::wasm(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
+        Command::Serve(args) => serve::run(args, &mut out),
         Command::VerifyWitness(args) => witness::run(args, &mut out),
     };
     // What was printed before a failure belongs before its message.

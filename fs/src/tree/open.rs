@@ -327,7 +327,7 @@ pub(super) fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Resu
     Ok(match item {
         Item::Readme => direct(readme::text(dir)),
         Item::Status => direct(status::text(dir)),
-        Item::StatusJson => direct(status::json_text(dir)),
+        Item::StatusJson => (Body::Text(status::json_text(dir).into()), Caching::Direct),
         Item::Lineage | Item::WitnessLog | Item::WitnessHead | Item::WitnessVerify => {
             (Body::Text(rendered(dir, snap, item)), Caching::Direct)
         }

@@ -1,5 +1,7 @@
 //! Metadata values, and their JSON form.
 
+use rvf_format::meta::Value;
+
 /// One metadata value. The types are those the file can keep (spec, section 5.4).
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldValue {
@@ -57,6 +59,21 @@ impl FieldValue {
             Self::F64(_) => out.extend_from_slice(b"null"),
             Self::Bool(true) => out.extend_from_slice(b"true"),
             Self::Bool(false) => out.extend_from_slice(b"false"),
+        }
+    }
+}
+
+/// A stored value as it is shown.
+impl From<Value> for FieldValue {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::String(text) => Self::Text(text),
+            Value::Bytes(bytes) => Self::Bytes(bytes),
+            Value::I64(number) => Self::I64(number),
+            Value::U64(number) => Self::U64(number),
+            Value::F64(number) => Self::F64(number),
+            Value::Bool(flag) => Self::Bool(flag),
         }
     }
 }

@@ -1,0 +1,77 @@
+//! From a request to its answers, and the answers as bytes.
+
+use super::Fields;
+use super::render::{self, AnswerView};
+use super::request::Request;
+use super::value::FieldValue;
+use crate::error::Error;
+use crate::types::Answer;
+use crate::view::View;
+
+/// Puts the stored vectors that a request names by id among its queries. O(ids * log n).
+///
+/// # Errors
+/// [`Error::NoSuchId`].
+pub fn look_up(view: &View, request: &mut Request) -> Result<(), Error> {
+    let rows = view.resolved();
+    for id in &request.by_id {
+        let place = rows.find(*id).ok_or(Error::NoSuchId { id: *id })?;
+        let (numbers, _) = rows.vector(place).as_chunks::<4>();
+        request.vectors.extend(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+    }
+    Ok(())
+}
+
+/// The metadata of a vector as it is shown: the named fields, or all when none is named.
+#[must_use]
+pub fn shown_fields(view: &View, id: u64, wanted: &[String]) -> Fields {
+    let keep = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
+    let record = view.fields(id).unwrap_or_default();
+    record
+        .into_iter()
+        .filter(|(name, _)| keep(name))
+        .map(|(name, value)| (name, FieldValue::from(value)))
+        .collect()
+}
+
+/// Answers as text: `id<TAB>distance` a line, an empty line between queries.
+pub fn text(answers: &[Answer], out: &mut Vec<u8>) {
+    render::text(&views(answers), out);
+}
+
+/// Answers as JSON, each hit with the metadata that `fields` gives for it.
+pub fn json(answers: &[Answer], fields: impl FnMut(u64) -> Option<Fields>, out: &mut Vec<u8>) {
+    render::json(&views(answers), fields, out);
+}
+
+/// The ids of answers as a NumPy array `[q, k]`.
+pub fn ids_npy(answers: &[Answer], out: &mut Vec<u8>) {
+    render::ids_npy(&views(answers), out);
+}
+
+/// The distances of answers as a NumPy array `[q, k]`.
+pub fn distances_npy(answers: &[Answer], out: &mut Vec<u8>) {
+    render::distances_npy(&views(answers), out);
+}
+
+struct Shown<'a>(&'a Answer);
+
+fn views(answers: &[Answer]) -> Vec<Shown<'_>> {
+    answers.iter().map(Shown).collect()
+}
+
+impl AnswerView for Shown<'_> {
+    fn hits(&self) -> impl ExactSizeIterator<Item = (u64, f32)> {
+        self.0.hits.iter().map(|hit| (hit.id, hit.distance))
+    }
+
+    fn work(&self) -> render::Work<'_> {
+        render::Work {
+            layer: self.0.layer,
+            exact: self.0.exact,
+            visited: self.0.visited,
+            micros: self.0.micros,
+            truncated: self.0.truncated,
+        }
+    }
+}
