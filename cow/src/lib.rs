@@ -9,6 +9,7 @@
 //!
 //! Locks are taken in this order: commit, loading, then the leaf locks; none is held across a callback.
 
+mod binding;
 mod branch;
 mod compact;
 mod coverage;
@@ -33,6 +34,7 @@ mod types;
 mod view;
 mod write;
 
+pub use binding::Bound;
 pub use branch::{
     Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, Derive, DeriveReport, Derived,
     DiffReport, Difference, Generation, Kin, LineageState, MAX_NAME, Map, MergeReport, Pin, Place, Precision,

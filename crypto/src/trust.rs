@@ -196,12 +196,39 @@ fn private(meta: &fs::Metadata, owner: u32) -> Result<(), String> {
 }
 
 fn key_file(path: &Path, owner: u32) -> Result<PublicKey, String> {
-    let text = file::read(path, |meta| private(meta, owner)).map_err(|unread| match unread {
+    let text = guarded(path, owner).map_err(said)?;
+    PublicKey::from_pem(&text).map_err(|e| e.to_string())
+}
+
+fn guarded(path: &Path, owner: u32) -> Result<pkcs8::der::zeroize::Zeroizing<String>, Unread> {
+    file::read(path, |meta| private(meta, owner))
+}
+
+fn said(unread: Unread) -> String {
+    match unread {
         Unread::Io(error) => error.to_string(),
         Unread::NotRegular => "not a regular file".into(),
         Unread::Unfit(reason) => reason,
-    })?;
-    PublicKey::from_pem(&text).map_err(|e| e.to_string())
+    }
+}
+
+/// The text of a file, up to 64 KiB, that nobody but root and `owner` could have written or put there; `None` when there is
+/// no such file.
+///
+/// # Errors
+/// Why it cannot be relied on or read, and what mends it.
+pub fn read_guarded(path: &Path, owner: u32) -> Result<Option<String>, String> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::metadata(directory) {
+        Ok(meta) => private(&meta, owner).map_err(|reason| format!("{}: {reason}", directory.display()))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("{}: {e}", directory.display())),
+    }
+    match guarded(path, owner) {
+        Ok(text) => Ok(Some(text.to_string())),
+        Err(Unread::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(unread) => Err(said(unread)),
+    }
 }
 
 #[cfg(test)]

@@ -68,3 +68,33 @@ fn what_is_refused_changes_nothing_and_says_why() {
     assert_eq!(dir.rvf(&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--arch", "vax"]).status, 2);
     assert_eq!(fs::read(dir.path("a.rvf")).unwrap(), before);
 }
+
+#[test]
+fn a_kernel_can_be_bound_to_its_file_and_a_policy() {
+    let dir = place();
+    fs::write(dir.path("bzImage"), bz_image()).unwrap();
+    fs::write(dir.path("policy.json"), "{}").unwrap();
+    let binding = |args: &[&str]| {
+        let embed = ["embed-kernel", "a.rvf", "--image-path", "bzImage"];
+        let offset = dir.json(&[&embed, args].concat())["offset"].as_u64().unwrap();
+        let bytes = fs::read(dir.path("a.rvf")).unwrap();
+        let segment = rvf_format::Segment::at(&bytes, offset).unwrap();
+        rvf_kernel::Kernel::parse(segment.payload_of(&bytes)).unwrap().binding
+    };
+    assert_eq!(binding(&[]), None);
+    let to_file = binding(&["--bind"]).unwrap();
+    assert_eq!((to_file.version, to_file.policy_hash), (1, [0; 32]));
+    assert_eq!(binding(&["--bind", "identity"]), Some(to_file.clone()), "a commit does not change it");
+    let to_contents = binding(&["--bind", "contents"]).unwrap();
+    assert!(![[0; 32], to_file.manifest_root_hash].contains(&to_contents.manifest_root_hash));
+    let to_policy = binding(&["--bind-policy", "policy.json"]).unwrap();
+    assert_eq!(to_policy.manifest_root_hash, [0; 32]);
+    assert_eq!(to_policy.policy_hash, rvf_crypto::sha3_256(b"{}"));
+    let both = binding(&["--bind", "--bind-policy", "policy.json"]).unwrap();
+    assert_eq!(
+        (both.manifest_root_hash, both.policy_hash),
+        (to_file.manifest_root_hash, to_policy.policy_hash)
+    );
+    let missing = ["embed-kernel", "a.rvf", "--image-path", "bzImage", "--bind-policy", "none"];
+    assert!(dir.fails(&missing, 1).contains("none"));
+}

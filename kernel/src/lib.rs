@@ -11,6 +11,7 @@
 
 mod dashboard;
 mod embed;
+pub mod entry;
 mod error;
 mod image;
 mod module;
@@ -19,6 +20,7 @@ mod wasm;
 
 pub use dashboard::Dashboard;
 pub use embed::{Arch, ImageForm, KernelOptions, KernelPayload, MAX_CMDLINE, MAX_KERNEL_BYTES};
+pub use entry::{EntryError, ExecEntry, ExecKind};
 pub use error::{EmbedError, ImageError};
 pub use image::{Binding, Header, Kernel, Layout};
 pub use module::{MAX_WASM_BYTES, WasmOptions, WasmPayload};

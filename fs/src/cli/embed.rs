@@ -4,9 +4,9 @@ use super::failure::Failure;
 use super::open::{self, Waiting};
 use super::output::{Out, hex};
 use rvf_bpf::{ProgramOptions, ProgramPayload, ProgramType};
-use rvf_cow::{EmbedReport, Embedding};
+use rvf_cow::{Bound, EmbedReport, Embedding};
 use rvf_format::SegType;
-use rvf_kernel::{Arch, Kernel, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
+use rvf_kernel::{Arch, Binding, Kernel, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
 use serde_json::json;
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Taken are 64-bit Linux boot images (bzImage, or an uncompressed arm64 or riscv64 Image) and ELF executables; with --arch also
-other images. Earlier kernels stay in the file; the newest is listed first, which is the one that other tools extract.")]
+other images. Earlier kernels stay in the file; the newest is listed first, which is the one that other tools extract. The existing
+tools boot no kernel that was embedded with --bind or --bind-policy: they take the binding for the image.")]
 pub(super) struct KernelArgs {
     /// Path to the RVF store
     path: PathBuf,
@@ -37,6 +38,12 @@ pub(super) struct KernelArgs {
     /// Virtual CPUs that it wants; 0 when not known
     #[arg(long, default_value_t = 0)]
     vcpus: u32,
+    /// Let it boot only from this file, or only while the file has its present contents
+    #[arg(long, value_enum, value_name = "TO", num_args = 0..=1, default_missing_value = "identity")]
+    bind: Option<Bind>,
+    /// Let it boot only where this policy file is in force
+    #[arg(long, value_name = "FILE")]
+    bind_policy: Option<PathBuf>,
     /// Output as JSON
     #[arg(long)]
     json: bool,
@@ -44,14 +51,52 @@ pub(super) struct KernelArgs {
     waiting: Waiting,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Bind {
+    /// This file, whatever is committed to it; not its branches and copies with another id
+    Identity,
+    /// Its vectors and metadata as they are now
+    Contents,
+}
+
+/// What the kernel is bound to, if anything.
+fn binding(args: &KernelArgs) -> Result<Option<Binding>, Failure> {
+    if args.bind.is_none() && args.bind_policy.is_none() {
+        return Ok(None);
+    }
+    let manifest_root_hash = match args.bind {
+        None => [0; 32],
+        Some(bind) => {
+            let bound = match bind {
+                Bind::Identity => Bound::Identity,
+                Bind::Contents => Bound::Contents,
+            };
+            open::reading(&args.path, false)?.view().binding_hash(bound)?
+        }
+    };
+    let policy_hash = match &args.bind_policy {
+        None => [0; 32],
+        Some(path) => rvf_crypto::sha3_256(&input(path)?),
+    };
+    Ok(Some(Binding {
+        manifest_root_hash,
+        policy_hash,
+        version: 1,
+        min_runtime_version: 0,
+        allowed_segment_mask: 0,
+    }))
+}
+
 pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
     let image = input(&args.image_path)?;
+    let binding = binding(args)?;
     let options = KernelOptions {
         arch: args.arch,
         cmdline: args.cmdline.clone(),
         api_port: args.api_port,
         min_memory_mb: args.min_memory,
         vcpu_count: args.vcpus,
+        binding,
         ..KernelOptions::default()
     };
     let payload = KernelPayload::new(&image, &options).map_err(|error| refused(&args.image_path, &error))?;
@@ -76,6 +121,12 @@ pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
     out.pair("Architecture:", payload.arch.name())?;
     out.pair("Image size:", format!("{} bytes", image.len()))?;
     out.pair("Kernel type:", kind)?;
+    if let Some(bind) = args.bind {
+        out.pair("Bound to:", if matches!(bind, Bind::Identity) { "this file" } else { "its contents" })?;
+    }
+    if let Some(policy) = &args.bind_policy {
+        out.pair("Bound to policy:", policy.display())?;
+    }
     out.pair("SHA3-256:", hex(&payload.digest))
 }
 
