@@ -114,6 +114,11 @@ impl Live {
         (ordinal < self.covered && !self.denied.get(ordinal)).then_some(ordinal)
     }
 
+    /// Whether the list of live ordinals is there.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordinals.get().is_some()
+    }
+
     /// Live ordinals in file order. O(n) on first use, then kept.
     pub(crate) fn ordinals(&self) -> &[u32] {
         self.ordinals.get_or_init(|| {

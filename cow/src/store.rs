@@ -23,6 +23,7 @@ use crate::loading::{Loaded, Loading};
 use crate::parent::{self, Missing, Parent};
 use crate::reindex::BuiltIndex;
 use crate::rows::RowTable;
+use crate::shared;
 use crate::source::{open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
 use crate::view::View;
@@ -76,11 +77,12 @@ impl Store {
         let checked = Mutex::new(HashMap::new());
         let context =
             Context { scratch: &scratch, loaded: &loaded, checked: &checked, generation: 1, transient: None };
-        let view = load(path, options, &context, None)?;
+        let view = Arc::new(load(path, options, &context, None)?);
+        shared::remember(&view, options);
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
-            current: ArcSwap::from_pointee(view),
+            current: ArcSwap::new(view),
             generation: AtomicU64::new(1),
             commit: Mutex::new(None),
             loading: Mutex::new(()),
@@ -169,6 +171,7 @@ impl Store {
             transient,
         };
         let view = Arc::new(load(&self.path, &self.options, &context, Some(&self.view()))?);
+        shared::remember(&view, &self.options);
         // One that fits no more, or less than what the file has, is not worth its memory. Another may have come meanwhile.
         if let Some(given) = given
             && !view.image_in_memory
@@ -286,15 +289,15 @@ fn load(
         };
         let unchanged = found.len == found.meta.len();
         let dim = youngest.dimension();
-        let known = before.filter(|view| {
-            let stamp = &view.stamp;
-            (stamp.dev, stamp.ino, stamp.len) == (found.meta.dev(), found.meta.ino(), found.len)
-                && view.path == found.path
-                && view.check_intact().is_ok()
-                && (view.image.is_some() || unchanged)
-        });
-        if let Some(known) = known {
-            end = Some(Ok(Parent::new(Arc::clone(known), unchanged)));
+        let own = before.filter(|view| shared::usable(view, &found, options)).map(Arc::clone);
+        let room = parent::MAX_DEPTH - visited.len();
+        // What somebody else has read may have got an index since.
+        let known = match own {
+            Some(own) if own.image.is_some() => Some(own),
+            own => shared::find(&found, options, room).or(own),
+        };
+        if let Some(known) = known.filter(|known| known.dimension() == dim) {
+            end = Some(Ok(Parent::new(known, unchanged)));
             break;
         }
         before = before.and_then(|view| view.parent_view());
@@ -328,7 +331,9 @@ fn load(
     // Each file gets its parent, from the oldest on.
     while let Some((mut parent, unchanged)) = chain.pop() {
         attach(&mut parent, end.take(), None)?;
-        end = Some(Ok(Parent::new(Arc::new(parent), unchanged)));
+        let parent = Arc::new(parent);
+        shared::remember(&parent, options);
+        end = Some(Ok(Parent::new(parent, unchanged)));
     }
     attach(&mut view, end, last)?;
     Ok(view)
@@ -533,6 +538,7 @@ fn load_one(
         pin,
         origin,
         pin_damage,
+        digest: std::sync::OnceLock::new(),
         places: std::sync::OnceLock::new(),
         scratch: Arc::clone(context.scratch),
         loading: Loading::new(context.loaded, (stamp.dev, stamp.ino)),

@@ -58,6 +58,8 @@ pub struct View {
     pub(crate) origin: Option<Pin>,
     /// Why the pin that is there cannot be read.
     pub(crate) pin_damage: Option<Missing>,
+    /// Of the state that children stand on.
+    pub(crate) digest: OnceLock<[u8; 32]>,
     pub(crate) places: OnceLock<Vec<Place>>,
     pub(crate) scratch: Arc<ScratchPool>,
     pub(crate) loading: Loading,

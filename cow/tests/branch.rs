@@ -483,3 +483,32 @@ fn a_branch_passes_the_full_check() {
         assert_eq!(chain.status.word(), "valid", "{chain:?}");
     }
 }
+
+/// Each branch read its parent anew: a hash of all its vectors up to 16 MB, and a list of all its rows once they were asked
+/// for.
+#[test]
+fn branches_share_what_was_read_of_their_parent_while_it_is_true() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("p.rvf");
+    let parent = create(&path, 0..100);
+    let a = branch(&parent, &dir.path().join("a.rvf"));
+    let b = branch(&parent, &dir.path().join("b.rvf"));
+    let above = |store: &Store| Arc::clone(store.view().parent_view().expect("a parent"));
+    assert!(Arc::ptr_eq(&above(&a), &above(&b)) && Arc::ptr_eq(&above(&a), &parent.view()));
+    // What the parent holds later is another state.
+    put(&parent, &[1, 200], 5);
+    let c = branch(&parent, &dir.path().join("c.rvf"));
+    assert!(!Arc::ptr_eq(&above(&a), &above(&c)));
+    let shown = |store: &Store| ids(store).len();
+    assert_eq!((shown(&open(a.path())), shown(&c), shown(&parent)), (100, 101, 101));
+    assert_eq!(nearest(&open(a.path()), &noise(1 ^ 31, DIM), 1, true)[0], (1, 0.0));
+    // A store at the same place is another file.
+    let below = branch(&a, &dir.path().join("below.rvf"));
+    assert_eq!(shown(&below), 100);
+    std::fs::remove_file(&path).expect("removed");
+    let other = create(&path, 0..100);
+    assert!(open(a.path()).view().complete().is_err());
+    assert!(open(below.path()).view().complete().is_err(), "an ancestor is not what it was");
+    // Whoever holds an older view goes on with it.
+    assert_eq!((shown(&below), shown(&other)), (100, 100));
+}

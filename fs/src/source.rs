@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
+pub(crate) use rvf_cow::Stamp;
 use rvf_cow::{Error as StoreError, Family};
 
 use crate::branches::pending::PENDING;
@@ -149,6 +150,11 @@ impl Slot {
         self.state.lock().as_ref()?.as_ref().ok().cloned()
     }
 
+    /// The same without waiting for somebody who is opening it.
+    pub(crate) fn get_now(&self) -> Option<Arc<StoreDir>> {
+        self.state.try_lock()?.as_ref()?.as_ref().ok().cloned()
+    }
+
     /// The store, opened when it was not yet, or why it cannot be.
     pub(crate) fn open(
         &self,
@@ -217,37 +223,20 @@ impl Failure {
     }
 }
 
-/// What changes when somebody writes to a file, replaces it, or changes who may read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    file: (u64, u64),
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// How long ago the content of a file was changed; `None` when the clock says that it will be.
+pub(crate) fn age(stamp: &Stamp) -> Option<Duration> {
+    time(stamp).elapsed().ok()
 }
 
-impl Stamp {
-    /// How long ago the content was changed; `None` when the clock says that it will be.
-    pub(crate) fn age(&self) -> Option<Duration> {
-        self.time().elapsed().ok()
-    }
-
-    /// When the content was changed.
-    pub(crate) fn time(&self) -> SystemTime {
-        let nanos = u32::try_from(self.modified.1).unwrap_or(0);
-        let since = u64::try_from(self.modified.0).map_or(Duration::ZERO, |s| Duration::new(s, nanos));
-        SystemTime::UNIX_EPOCH + since
-    }
+/// When the content of a file was changed.
+pub(crate) fn time(stamp: &Stamp) -> SystemTime {
+    let nanos = u32::try_from(stamp.modified.1).unwrap_or(0);
+    let since = u64::try_from(stamp.modified.0).map_or(Duration::ZERO, |s| Duration::new(s, nanos));
+    SystemTime::UNIX_EPOCH + since
 }
 
 pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
-    let meta = rvf_cow::reach(path).ok()?.meta;
-    Some(Stamp {
-        file: (meta.dev(), meta.ino()),
-        len: meta.len(),
-        modified: (meta.mtime(), meta.mtime_nsec()),
-        changed: (meta.ctime(), meta.ctime_nsec()),
-    })
+    Some(Stamp::of(&rvf_cow::reach(path).ok()?.meta))
 }
 
 /// The file behind an entry of a directory, if it may be a store: the path that a compaction may replace and that a

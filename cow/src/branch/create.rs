@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rvf_format::SegType;
 use rvf_format::checksum::fold32;
@@ -67,20 +68,26 @@ impl Store {
     /// parents would become too long; [`Error::Unsupported`] when an ancestor is missing; [`Error::Locked`] while another
     /// process rewrites the parent; [`Error::NoSpace`], [`Error::Io`].
     pub fn branch(&self, path: &Path, options: &BranchOptions) -> Result<BranchReport, Error> {
-        self.branch_by(path, options, |bytes| {
+        let made = self.branch_by(path, options, |bytes| {
             let scratch = beside(path, "branch.tmp")?;
             write_new(&scratch, bytes)
                 .and_then(|()| publish(&scratch, path))
                 .inspect_err(|_| discard(&scratch))
-        })
+        })?;
+        Ok(made.0)
     }
 
     /// As [`Store::branch`], for a caller that gives the file its real name by a hard link later and syncs the directory
-    /// then: the contents are durable, the name `path` is not, and a crash may leave a part of the file there.
+    /// then: the contents are durable, the name `path` is not, and a crash may leave a part of the file there. Also gives
+    /// the state that the branch shows.
     ///
     /// # Errors
     /// As [`Store::branch`].
-    pub fn branch_to_link(&self, path: &Path, options: &BranchOptions) -> Result<BranchReport, Error> {
+    pub fn branch_to_link(
+        &self,
+        path: &Path,
+        options: &BranchOptions,
+    ) -> Result<(BranchReport, Arc<View>), Error> {
         self.branch_by(path, options, |bytes| write_new(path, bytes).inspect_err(|_| discard(path)))
     }
 
@@ -89,7 +96,7 @@ impl Store {
         path: &Path,
         options: &BranchOptions,
         put: impl FnOnce(&[u8]) -> Result<(), Error>,
-    ) -> Result<BranchReport, Error> {
+    ) -> Result<(BranchReport, Arc<View>), Error> {
         if options.name.len() > MAX_NAME {
             return Err(Error::Invalid {
                 what: format!(
@@ -109,7 +116,7 @@ impl Store {
         let (bytes, mut report) = compose(&view, path, options)?;
         put(&bytes)?;
         report.bytes = bytes.len() as u64;
-        Ok(report)
+        Ok((report, view))
     }
 
     /// The write lock of the file, where this process may take it. Without it a file is only read.

@@ -32,7 +32,7 @@ pub(crate) fn record<'b>(bytes: &'b [u8], opened: &Opened) -> &'b [u8] {
     find(bytes, opened).map_or(&[], |segment| segment.payload_of(bytes))
 }
 
-/// The state that a view shows, as a child records it, and how much of the file that is.
+/// The state that a view shows, as a child records it. `prefix` is what [`crate::branch::create::prefix_bytes`] gives.
 pub(crate) fn source_of(view: &View, prefix: &[u8]) -> Result<Source, Error> {
     let base = manifest_of(view)?;
     let file_id = base.identity.map_or([0; 16], |identity| identity.file_id);
@@ -40,7 +40,8 @@ pub(crate) fn source_of(view: &View, prefix: &[u8]) -> Result<Source, Error> {
         epoch: base.epoch,
         prefix: prefix.len() as u64,
         file_id,
-        digest: digest(prefix, &file_id),
+        // One parent is branched again and again.
+        digest: *view.digest.get_or_init(|| digest(prefix, &file_id)),
         record: rvf_crypto::lineage::record_digest(record(view.bytes(), &view.opened)),
     })
 }

@@ -10,6 +10,7 @@ use rvf_format::membership::Mode;
 use rvf_index::Bitmap;
 
 use crate::error::Error;
+use crate::live::Live;
 use crate::parent::Missing;
 use crate::view::View;
 
@@ -272,6 +273,15 @@ impl View {
     #[must_use]
     pub fn is_child(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// Whether [`Resolved::count`] knows without going through the rows.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        match &self.parent {
+            Some(Ok(_)) => self.places.get().is_some(),
+            None | Some(Err(_)) => self.live.get().is_some_and(Live::is_ordered),
+        }
     }
 
     /// What the store shows through its whole chain. When an ancestor cannot be read, that is its own rows only:

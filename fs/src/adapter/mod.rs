@@ -248,7 +248,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.apart("readlink", true, move |tree| match tree.readlink(ino.0) {
+        self.apart("readlink", self.tree.takes_long(ino.0), move |tree| match tree.readlink(ino.0) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(&error)),
         });

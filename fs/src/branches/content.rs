@@ -57,11 +57,15 @@ impl Member {
     /// Bytes of it in a state; `origin` is not a part of the state.
     #[must_use]
     pub fn len(self, snap: &Snap) -> u64 {
-        let rows = snap.view.resolved().count() as u64;
+        // Counting goes through all rows, and only two of the files need it.
+        let array = |row_len: u64| {
+            let rows = snap.view.resolved().count() as u64;
+            header(self, snap).len() as u64 + rows.saturating_mul(row_len)
+        };
         match self {
             Self::Origin => 0,
-            Self::VectorsNpy => header(self, snap).len() as u64 + rows.saturating_mul(snap.row_len()),
-            Self::IdsNpy => header(self, snap).len() as u64 + rows.saturating_mul(8),
+            Self::VectorsNpy => array(snap.row_len()),
+            Self::IdsNpy => array(8),
             Self::MetadataJsonl => snap.jsonl_len_if_known().unwrap_or_else(|| snap.jsonl().len),
         }
     }
@@ -133,10 +137,10 @@ pub fn meant_name(name: &str) -> Option<&str> {
 }
 
 fn header(member: Member, snap: &Snap) -> Vec<u8> {
-    let rows = snap.view.resolved().count();
+    let rows = || snap.view.resolved().count();
     match member {
-        Member::VectorsNpy => write_header(Dtype::F32, &[rows, snap.view.dimension()]),
-        Member::IdsNpy => write_header(Dtype::U64, &[rows]),
+        Member::VectorsNpy => write_header(Dtype::F32, &[rows(), snap.view.dimension()]),
+        Member::IdsNpy => write_header(Dtype::U64, &[rows()]),
         Member::Origin | Member::MetadataJsonl => Vec::new(),
     }
 }

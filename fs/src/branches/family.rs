@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use rvf_cow::Kin;
+use rvf_cow::{Folder, Kin};
 
 use crate::source::{Stamp, has_store_extension, stamp};
 
@@ -22,9 +22,42 @@ pub struct Found {
     pub kin: Option<Kin>,
 }
 
-/// The directory may have been changed again within the same tick of its clock.
+/// All branches that lie beside a store.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// By path.
+    pub list: Vec<Found>,
+    names: HashMap<String, usize>,
+}
+
+impl Members {
+    fn new(list: Vec<Found>) -> Self {
+        let names = list.iter().enumerate().map(|(at, found)| (found.name.clone(), at)).collect();
+        Self { list, names }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Found> {
+        self.list.get(*self.names.get(name)?)
+    }
+
+    /// The one in that file.
+    #[must_use]
+    pub fn at(&self, path: &Path) -> Option<&Found> {
+        let at = self.list.binary_search_by(|found| found.path.as_path().cmp(path)).ok()?;
+        self.list.get(at)
+    }
+}
+
+/// The directory may have been changed again within the same tick of its clock: what was read of it in that tick counts
+/// no longer than [`HASTE`].
 const SAME_TICK: Duration = Duration::from_millis(50);
-/// A listing is read anew after this long, whatever the directory's time says (network filesystems).
+/// A copying tool asks a hundred times while the directory changes under it by its own doing. Reading it anew each time
+/// would take longer than the copy.
+const HASTE: Duration = Duration::from_millis(5);
+/// A listing is read anew after this long, whatever the directory's time says (network filesystems), and the directory is
+/// looked for by its name again.
 const STALE: Duration = Duration::from_secs(2);
 
 /// Finds the descendants of one file, and remembers what it read of them.
@@ -36,6 +69,7 @@ pub struct Family {
 
 #[derive(Debug, Default)]
 struct Known {
+    folder: Option<(Arc<Folder>, Instant)>,
     files: HashMap<PathBuf, (Stamp, Option<Kin>)>,
     listed: Option<Listed>,
 }
@@ -46,7 +80,30 @@ struct Listed {
     directory: Stamp,
     at: Instant,
     settled: bool,
-    found: Arc<Vec<Found>>,
+    found: Arc<Members>,
+}
+
+impl Listed {
+    fn holds(&self, own: [u8; 16], directory: &Stamp) -> bool {
+        let most = if self.settled { STALE } else { HASTE };
+        self.of == own && self.directory == *directory && self.at.elapsed() < most
+    }
+}
+
+impl Known {
+    fn folder(&mut self, directory: &Path) -> io::Result<Arc<Folder>> {
+        if let Some((folder, at)) = &self.folder
+            && at.elapsed() < STALE
+        {
+            return Ok(folder.clone());
+        }
+        let folder = Folder::open(directory).map(Arc::new).map_err(|error| match error {
+            rvf_cow::Error::Io { source, .. } => source,
+            other => io::Error::new(io::ErrorKind::NotFound, other.to_string()),
+        })?;
+        self.folder = Some((folder.clone(), Instant::now()));
+        Ok(folder)
+    }
 }
 
 impl Family {
@@ -81,44 +138,57 @@ impl Family {
         self.known.lock().listed = None;
     }
 
+    /// When the directory was last changed.
+    #[must_use]
+    pub fn time(&self) -> Option<SystemTime> {
+        let folder = self.known.lock().folder(self.directory()).ok()?;
+        Some(crate::source::time(&folder.stamp().ok()?))
+    }
+
+    /// Whether [`Family::members`] would answer without reading anything.
+    #[must_use]
+    pub fn is_fresh(&self, own: [u8; 16]) -> bool {
+        // Whoever holds the lock may be reading a thousand files.
+        let Some(known) = self.known.try_lock() else { return false };
+        let (Some((folder, at)), Some(listed)) = (&known.folder, &known.listed) else { return false };
+        at.elapsed() < STALE && folder.stamp().is_ok_and(|directory| listed.holds(own, &directory))
+    }
+
     /// The descendants of the file whose id is `own`, by path. O(1) while the directory stays as it is, else O(files in
     /// it), of which only those that changed are read.
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn members(&self, own: [u8; 16]) -> io::Result<Arc<Vec<Found>>> {
+    pub fn members(&self, own: [u8; 16]) -> io::Result<Arc<Members>> {
         let mut known = self.known.lock();
-        let directory = stamp(self.directory())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, self.directory().display().to_string()))?;
-        if let Some(listed) = &known.listed
-            && listed.of == own
-            && listed.directory == directory
-            && listed.settled
-            && listed.at.elapsed() < STALE
-        {
+        let folder = known.folder(self.directory())?;
+        let directory = folder.stamp()?;
+        if let Some(listed) = known.listed.as_ref().filter(|listed| listed.holds(own, &directory)) {
             return Ok(listed.found.clone());
         }
-        let found = Arc::new(self.look(&mut known, own)?);
-        let settled = directory.age().is_none_or(|age| age > SAME_TICK);
+        let found = Arc::new(Members::new(self.look(&mut known, &folder, own)?));
+        let settled = crate::source::age(&directory).is_none_or(|age| age > SAME_TICK);
         known.listed = Some(Listed { of: own, directory, at: Instant::now(), settled, found: found.clone() });
         Ok(found)
     }
 
-    /// Who a found file is now: it may have been frozen since the directory was listed.
+    /// A found file as it is now, and who it is: it may have been frozen since the directory was listed.
     #[must_use]
-    pub fn kin(&self, path: &Path) -> Option<Kin> {
+    pub fn seen(&self, path: &Path) -> Option<(Stamp, Option<Kin>)> {
         let mut known = self.known.lock();
-        kin_of(&mut known.files, path, stamp(path)?)
+        let folder = known.folder(self.directory()).ok()?;
+        let at = stamp_in(&folder, path)?;
+        Some((at, kin_of(&mut known.files, &folder, path, at)))
     }
 
-    fn look(&self, known: &mut Known, own: [u8; 16]) -> io::Result<Vec<Found>> {
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(self.directory())?
-            .flatten()
-            .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
-            .filter(|entry| has_store_extension(Path::new(&entry.file_name())))
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-            .map(|entry| self.directory().join(entry.file_name()))
-            .filter(|path| path.file_name() != self.base.file_name())
+    fn look(&self, known: &mut Known, folder: &Folder, own: [u8; 16]) -> io::Result<Vec<Found>> {
+        let mut paths: Vec<PathBuf> = folder
+            .files()?
+            .into_iter()
+            .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
+            .filter(|name| has_store_extension(Path::new(name)))
+            .filter(|name| Some(name.as_os_str()) != self.base.file_name())
+            .map(|name| self.directory().join(name))
             .collect();
         paths.sort_unstable();
         let mut files = HashMap::with_capacity(paths.len());
@@ -126,14 +196,12 @@ impl Family {
         let mut broken = Vec::new();
         let prefix = format!("{}.", self.base.file_stem().unwrap_or_default().to_string_lossy());
         for path in paths {
-            let Some(at) = stamp(&path) else { continue };
-            match kin_of(&mut known.files, &path, at) {
-                Some(kin) => {
-                    files.insert(path.clone(), (at, Some(kin)));
-                    children.entry(kin.parent_id).or_default().push((path, kin));
-                }
+            let Some(at) = stamp_in(folder, &path) else { continue };
+            let kin = kin_of(&mut known.files, folder, &path, at);
+            files.insert(path.clone(), (at, kin));
+            match kin {
+                Some(kin) => children.entry(kin.parent_id).or_default().push((path, kin)),
                 None => {
-                    files.insert(path.clone(), (at, None));
                     let named =
                         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
                     if named {
@@ -163,13 +231,27 @@ impl Family {
     }
 }
 
-fn kin_of(files: &mut HashMap<PathBuf, (Stamp, Option<Kin>)>, path: &Path, at: Stamp) -> Option<Kin> {
+/// A file as it is now. What the directory itself does not tell is looked for by its path.
+fn stamp_in(folder: &Folder, path: &Path) -> Option<Stamp> {
+    folder.stamp_of(path.file_name()?).or_else(|| stamp(path))
+}
+
+fn kin_of(
+    files: &mut HashMap<PathBuf, (Stamp, Option<Kin>)>,
+    folder: &Folder,
+    path: &Path,
+    at: Stamp,
+) -> Option<Kin> {
     if let Some((then, kin)) = files.get(path)
         && *then == at
     {
         return *kin;
     }
-    let kin = Kin::of(path)
+    let read = match path.file_name().map(|name| folder.kin_of(name)) {
+        Some(Err(rvf_cow::Error::NotRegular { .. })) | None => Kin::of(path),
+        Some(read) => read,
+    };
+    let kin = read
         .inspect_err(|error| tracing::debug!(path = %path.display(), %error, "cannot tell what this is"))
         .ok()
         .flatten();

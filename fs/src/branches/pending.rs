@@ -142,8 +142,10 @@ struct Bound {
     source: [u8; 16],
     frozen: bool,
     origin: String,
+    /// The child, not whole yet.
     scratch: PathBuf,
     mmap: bool,
+    /// Its parent's.
     snap: Arc<Snap>,
     links: BTreeSet<&'static str>,
 }
@@ -583,22 +585,16 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
     let options = BranchOptions { name: state.name.clone(), ..BranchOptions::default() };
     discard(&scratch);
     // The name it gets at the end is made durable, this one need not be.
-    source.dir.store.branch_to_link(&scratch, &options)?;
-    let open = OpenOptions {
-        access: Access::ReadOnly,
-        mmap: source.dir.settings.mmap,
-        verify: false,
-        ..OpenOptions::default()
-    };
-    let store = Store::open(&scratch, &open).inspect_err(|_| discard(&scratch))?;
-    let snap = Arc::new(Snap::new(store.view(), Weak::new()));
-    let parent = source.dir.snap();
+    let (_, view) = source.dir.store.branch_to_link(&scratch, &options)?;
+    // What the branch shows is what its parent shows in that state; what is known of it need not be found out again.
+    let newest = source.dir.snap();
+    let snap = if Arc::ptr_eq(&newest.view, &view) { newest } else { Arc::new(Snap::new(view, Weak::new())) };
     state.bound = Some(Bound {
         source: source.file_id,
-        frozen: parent.view.frozen().is_some(),
-        origin: content::origin(&parent),
+        frozen: snap.view.frozen().is_some(),
+        origin: content::origin(&snap),
         scratch,
-        mmap: open.mmap,
+        mmap: source.dir.settings.mmap,
         snap,
         links: source.links.clone(),
     });

@@ -88,6 +88,20 @@ impl Registry {
         self.slots.read().by_id.contains_key(&id)
     }
 
+    /// The store that a branch's store was found from, and its file.
+    #[must_use]
+    pub fn place_of(&self, id: StoreId) -> Option<(StoreId, PathBuf)> {
+        let slots = self.slots.read();
+        slots.by_path.iter().find(|(_, slot)| slot.id() == id).map(|(place, _)| place.clone())
+    }
+
+    /// The store in `path`, a branch of `owner`, if it is open and nobody is at work opening it.
+    #[must_use]
+    pub fn opened(&self, owner: StoreId, path: &Path) -> Option<Arc<StoreDir>> {
+        let slot = self.slots.read().by_path.get(&(owner, path.to_path_buf())).cloned()?;
+        slot.get_now()
+    }
+
     /// A branch of `owner` was removed or renamed.
     pub fn forget(&self, owner: StoreId, path: &Path) {
         let mut slots = self.slots.write();

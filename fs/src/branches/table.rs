@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::content::Member;
-use super::family::{Family, Found};
+use super::family::{Family, Found, Members};
 use super::pending::{Part, Pending, sweep};
 use crate::errno::Error;
 use crate::node::BranchNo;
@@ -164,7 +164,7 @@ impl Branches {
         let mut inner = self.inner.lock();
         inner.sweep(&self.family);
         let mut rows = vec![row(MAIN, "main", What::Main)];
-        for found in found.iter() {
+        for found in &found.list {
             let no = inner.number(&found.path);
             rows.push(inner.file_row(no, found));
         }
@@ -190,17 +190,16 @@ impl Branches {
         if name == "main" {
             return Ok(row(MAIN, "main", What::Main));
         }
-        let found = self.found(own)?;
-        let mut inner = self.inner.lock();
-        if let Some(found) = found.iter().find(|found| found.name == name) {
-            let no = inner.number(&found.path);
-            return Ok(inner.file_row(no, found));
+        // First, for it needs no look at the disk; a file of that name could only have come since, and keeps this one from
+        // becoming a branch.
+        if let Some(row) = self.inner.lock().pending_named(name) {
+            return Ok(row);
         }
-        let pending = inner.known.iter().find_map(|(no, known)| {
-            let (of, pending) = known.pending.as_ref().filter(|_| known.path.is_none())?;
-            (of == name).then(|| row(*no, name, What::Pending(pending.clone())))
-        });
-        pending.ok_or(Error::NotFound)
+        let found = self.found(own)?;
+        let found = found.named(name).ok_or(Error::NotFound)?;
+        let mut inner = self.inner.lock();
+        let no = inner.number(&found.path);
+        Ok(inner.file_row(no, found))
     }
 
     /// The entry of that number.
@@ -221,12 +220,38 @@ impl Branches {
             }
         };
         let found = self.found(own)?;
-        let at = found.binary_search_by(|found| found.path.cmp(&path)).map_err(|_| Error::Stale)?;
-        let found = found.get(at).ok_or(Error::Stale)?;
+        let found = found.at(&path).ok_or(Error::Stale)?;
         Ok(self.inner.lock().file_row(no, found))
     }
 
-    fn found(&self, own: [u8; 16]) -> Result<Arc<Vec<Found>>, Error> {
+    /// The name of the branch with that file id.
+    #[must_use]
+    pub fn name_of(&self, own: [u8; 16], file_id: [u8; 16]) -> Option<String> {
+        let found = self.found(own).ok()?;
+        let mut of_it = found.list.iter().filter(|found| found.kin.is_some_and(|kin| kin.file_id == file_id));
+        of_it.next().map(|found| found.name.clone())
+    }
+
+    /// Whether [`Branches::named`] answers without reading a file.
+    #[must_use]
+    pub fn knows_name(&self, own: [u8; 16], name: &str) -> bool {
+        name == "main" || self.inner.lock().pending_named(name).is_some() || self.family.is_fresh(own)
+    }
+
+    /// Whether [`Branches::numbered`] answers without reading a file.
+    #[must_use]
+    pub fn knows_number(&self, own: [u8; 16], no: BranchNo) -> bool {
+        let pending = || self.inner.lock().known.get(&no).is_none_or(|known| known.path.is_none());
+        no == MAIN || pending() || self.family.is_fresh(own)
+    }
+
+    /// The number of the branch in that file, if it was ever looked at.
+    #[must_use]
+    pub fn number_at(&self, path: &Path) -> Option<BranchNo> {
+        self.inner.lock().files.get(path).copied()
+    }
+
+    fn found(&self, own: [u8; 16]) -> Result<Arc<Members>, Error> {
         self.family
             .members(own)
             .map_err(|error| Error::io(self.family.directory().display().to_string(), error))
@@ -459,6 +484,13 @@ impl Branches {
 }
 
 impl Inner {
+    fn pending_named(&self, name: &str) -> Option<Row> {
+        self.known.iter().find_map(|(no, known)| {
+            let (of, pending) = known.pending.as_ref().filter(|_| known.path.is_none())?;
+            (of == name).then(|| row(*no, name, What::Pending(pending.clone())))
+        })
+    }
+
     fn sweep(&mut self, family: &Family) {
         if !std::mem::replace(&mut self.swept, true) {
             sweep(family.directory());

@@ -19,7 +19,7 @@ use crate::{ctl, programs, readme, segments, signatures, status};
 /// For what never changes while the mount lives.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
 /// For what may change behind the kernel's back, where asking every time would cost too much.
-const SHORT: Duration = Duration::from_secs(1);
+pub(super) const SHORT: Duration = Duration::from_secs(1);
 pub(super) const NONE: Duration = Duration::ZERO;
 
 pub(super) const DATA_BLOCK: u32 = 1 << 20;
@@ -124,15 +124,13 @@ impl Tree {
             Item::Branches => Facts(0, self.branches_time(dir), 0o755, LONG, NONE, TEXT_BLOCK),
             Item::Stores => Facts(0, self.branches_time(dir), 0o555, LONG, NONE, TEXT_BLOCK),
             Item::Branch(no) => self.branch_facts(dir, no)?,
-            Item::Member(no, member, state) => self.member_facts(dir, no, member, state)?,
-            Item::Link(no, link) => {
-                let target = self.link_target(dir, no, link)?;
-                Facts(target.len() as u64, now, 0o777, NONE, NONE, TEXT_BLOCK)
-            }
+            Item::Member(no, member, state) => self.member_facts(dir, no, member, state, cheap)?,
+            Item::Link(no, link) => self.link_facts(dir, no, link)?,
             Item::Part(no) | Item::PartLink(no) => {
                 let attr = dir.branches.part(no).ok_or(Error::Stale)?.attr();
                 let mode = if item.is_link() { 0o777 } else { attr.mode };
-                Facts(attr.len, attr.mtime, mode, NONE, NONE, DATA_BLOCK)
+                // It changes through the kernel alone.
+                Facts(attr.len, attr.mtime, mode, NONE, SHORT, DATA_BLOCK)
             }
             Item::Diff if cheap && !snap.diff_is_ready() => Facts(0, now, 0o444, NONE, NONE, TEXT_BLOCK),
             Item::Diff => text(snap.diff()?.len(), now),
@@ -145,6 +143,9 @@ impl Tree {
             Item::Whole(no) => {
                 let snap = dir.snap_of(no).ok_or(Error::Stale)?;
                 Facts(snap.view.file_len(), snap.modified(), 0o444, NONE, LONG, DATA_BLOCK)
+            }
+            Item::VectorsNpy(_) | Item::IdsNpy(_) if cheap && !snap.view.is_counted() => {
+                Facts(0, now, 0o444, NONE, NONE, DATA_BLOCK)
             }
             Item::VectorsNpy(no) => {
                 let snap = dir.snap_of(no).ok_or(Error::Stale)?;

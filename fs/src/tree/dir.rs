@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Attr, Tree};
-use crate::branches::Member;
 use crate::drafts::parse_id;
 use crate::errno::Error;
 use crate::handle::{Body, Listing};
@@ -67,17 +66,21 @@ impl Tree {
     #[must_use]
     pub fn lookup_takes_long(&self, parent: u64, name: &str) -> bool {
         let Some(Node::In(id, item)) = self.inodes.node(parent) else { return false };
-        // The stores of branches are opened when they are first looked into.
-        if matches!(item, Item::Branches | Item::Branch(_) | Item::Stores) {
-            return true;
-        }
-        if !matches!(item, Item::Top | Item::Metadata | Item::Segment(_)) {
+        if !matches!(
+            item,
+            Item::Top | Item::Metadata | Item::Segment(_) | Item::Branches | Item::Branch(_) | Item::Stores
+        ) {
             return false;
         }
         let Ok(dir) = self.store(id) else { return false };
         match item {
+            // The stores of branches are opened when they are first looked into.
+            Item::Stores => !self.finds_store_at_hand(&dir, name),
+            Item::Branches => !dir.branches.knows_name(dir.file_id(), name),
+            Item::Branch(no) => !self.finds_at_hand(&dir, no, name),
             Item::Top => match name {
                 "metadata.jsonl" => !dir.snap().metadata_is_ready(),
+                "vectors.npy" | "ids.npy" => !dir.snap().view.is_counted(),
                 "diff.jsonl" => !dir.snap().diff_is_ready(),
                 _ => false,
             },
@@ -94,12 +97,15 @@ impl Tree {
         if !matches!(
             item,
             Item::MetadataJsonl(_)
+                | Item::VectorsNpy(_)
+                | Item::IdsNpy(_)
                 | Item::Metadata
                 | Item::MetadataJson(_)
                 | Item::SegmentFile(..)
                 | Item::Branches
                 | Item::Branch(_)
-                | Item::Member(_, Member::MetadataJsonl, _)
+                | Item::Member(..)
+                | Item::Link(..)
                 | Item::Diff
         ) {
             return false;
@@ -107,7 +113,10 @@ impl Tree {
         let Ok(dir) = self.store(id) else { return false };
         match item {
             // Files beside the store are read, and stores opened.
-            Item::Branches | Item::Branch(_) | Item::Member(..) => true,
+            Item::Branches | Item::Branch(_) | Item::Member(..) | Item::Link(..) => {
+                !self.is_at_hand(&dir, item)
+            }
+            Item::VectorsNpy(_) | Item::IdsNpy(_) => !dir.snap().view.is_counted(),
             Item::Diff => !dir.snap().diff_is_ready(),
             Item::SegmentFile(key, SegmentFile::Header | SegmentFile::Info) => !dir.knows(&dir.snap(), key),
             Item::SegmentFile(..) => false,

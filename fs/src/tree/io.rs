@@ -237,7 +237,7 @@ impl Tree {
                 let (part, data) = (part.clone(), data.to_vec());
                 // What is written is compared with what it is a copy of, which may have to come from the disk.
                 self.commits.run(move || {
-                    let result = super::branch::write_part(&dir, &part, offset, &data);
+                    let result = super::branch_copy::write_part(&dir, &part, offset, &data);
                     answer(result.map(|()| len));
                 });
             }

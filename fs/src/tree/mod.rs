@@ -5,6 +5,8 @@
 
 mod attr;
 mod branch;
+mod branch_change;
+mod branch_copy;
 mod change;
 mod dir;
 mod io;
@@ -15,11 +17,13 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 
+use crate::branches::Link;
 use crate::branches::registry::Registry;
+use crate::branches::table::MAIN;
 use crate::errno::Error;
 use crate::handle::Handles;
 use crate::inode::Inodes;
-use crate::node::{Beside, Item, Node, StoreId};
+use crate::node::{Beside, BranchNo, Item, Node, StoreId};
 use crate::pool::Pool;
 use crate::source::Source;
 use crate::store_dir::{Settings, StoreDir};
@@ -198,7 +202,13 @@ impl Tree {
     /// A store has a new state: what the kernel may have cached about it is out of date.
     fn store_changed(&self, id: StoreId) {
         let Some(kernel) = self.kernel() else { return };
+        // In `branches/` of the store it was found from, a branch has a mode and a time of its own.
+        let shown = self.branches.place_of(id).and_then(|(owner, path)| {
+            let dir = self.store(owner).ok()?;
+            Some(Node::In(owner, Item::Branch(dir.branches.number_at(&path)?)))
+        });
         let held = self.inodes.held(|node| match node {
+            node if Some(node) == shown => true,
             Node::In(at, item) => {
                 at == id
                     && matches!(
@@ -210,6 +220,7 @@ impl Tree {
                             | Item::Witness
                             | Item::Models
                             | Item::Signatures
+                            | Item::Branch(MAIN)
                             | Item::Vector(_)
                     )
             }
@@ -222,6 +233,15 @@ impl Tree {
                 kernel.attributes(ino);
             }
         }
+    }
+
+    /// Links of a branch lead elsewhere than they did: those of the renamed one itself, and those to it.
+    fn links_changed(&self, id: StoreId, no: BranchNo) {
+        let Some(kernel) = self.kernel() else { return };
+        let held = self.inodes.held(
+            |node| matches!(node, Node::In(at, Item::Link(of, link)) if at == id && (of == no || link == Link::Parent)),
+        );
+        held.into_iter().for_each(|ino| kernel.attributes(ino));
     }
 
     /// Stores came or went in the mounted directory.
