@@ -209,9 +209,11 @@ fn rewrite(
             || (view.contents.cow.is_some()
                 && matches!(kind, SegType::COW_MAP | SegType::MEMBERSHIP | SegType::DELTA))
     };
+    let removed = view.removed_programs();
     for segment in view.opened.layout.segments() {
         let payload = segment.payload_of(view.bytes());
         if rewritten(segment.kind())
+            || removed.contains(&segment.offset)
             || filters::is_ours(segment, view.bytes())
             || (segment.kind() == SegType::CRYPTO
                 && sign::ends_with_compaction(payload, |kind| !rewritten(kind)))

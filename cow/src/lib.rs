@@ -42,7 +42,7 @@ pub use branch::{
     DiffReport, Difference, Generation, Kin, LineageState, MAX_NAME, Map, MergeReport, Pin, Place, Precision,
     Resolved, Source, diff, lineage, prove, verify_proof_of,
 };
-pub use embed::{EmbedReport, Embedding};
+pub use embed::{EmbedReport, Embedded, Embedding};
 pub use error::{Error, Family};
 pub use folder::{Folder, Stamp};
 pub use reach::{Reached, Served, reach, serve};

@@ -264,7 +264,7 @@ pub struct Status {
 /// Something that happened to a store.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// `ingest`, `delete`, `metadata`, `compact`, `reindex`, `refresh` or `damage`.
+    /// `ingest`, `delete`, `metadata`, `compact`, `reindex`, `embed`, `remove`, `rename`, `sign`, `freeze`, `refresh` or `damage`, among others.
     pub kind: &'static str,
     /// Epoch after it.
     pub epoch: u32,

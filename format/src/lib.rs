@@ -23,6 +23,7 @@ pub mod hot;
 pub mod index_seg;
 mod integrity;
 pub mod journal;
+pub mod label;
 pub mod layout;
 pub mod level0;
 pub mod lock;

@@ -45,6 +45,13 @@ pub fn render(dir: &StoreDir, snap: &Snap, part: &Part) -> Vec<u8> {
             object.insert("segment_id".into(), segment.header.id().into());
             object.insert("payload_length".into(), segment.header.payload_len().into());
             object.insert("checksum".into(), dir.checksum(snap, part).word().into());
+            if crate::programs::is_program(part) {
+                let shown = snap.programs().at(part.key);
+                object.insert("name".into(), shown.map(|shown| shown.name.clone()).into());
+                let digest = dir.content(snap, part).map(|content| hex(&content.digest));
+                object.insert("payload_sha3_256".into(), digest.into());
+                object.insert("signature".into(), crate::signatures::of_program(dir, snap, part).into());
+            }
             let payload = segment.payload_of(snap.view.bytes());
             if let Err(error) = decode(&mut object, snap, segment, payload) {
                 object.insert("error".into(), error.into());

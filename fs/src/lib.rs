@@ -10,7 +10,8 @@
 //! | [`tree`] | the operations of a filesystem on nodes |
 //! | [`handle`] | open files: the state they were opened with, or what is being written |
 //! | [`session`] | `query/`: requests in, results out |
-//! | [`drafts`] | `ingest/`, `vectors/`, `metadata/`: files that become commits |
+//! | [`drafts`], [`embedding`] | `ingest/`, `vectors/`, `metadata/`, `kernel/`, `ebpf/`, `wasm/`: files that become commits |
+//! | [`programs`], [`executable`] | embedded programs and the entries that a helper runs |
 //! | [`ctl`], [`events`] | verbs, and what happened |
 //! | [`indexing`] | indexes built in the background |
 //! | [`data`], [`convert`] | what users write and read, as bytes: parsers and renderers; from and to the store's types |
@@ -27,8 +28,10 @@ pub mod convert;
 pub mod ctl;
 pub mod data;
 pub mod drafts;
+pub mod embedding;
 pub mod errno;
 pub mod events;
+pub mod executable;
 pub mod handle;
 pub mod indexing;
 pub mod info;

@@ -136,6 +136,7 @@ impl Plan {
             gid: words.gid.unwrap_or(defaults.gid),
             mmap: !arguments.no_mmap,
             auto_index: !arguments.no_auto_index && words.auto_index != Some(false),
+            exec: words.exec == Some(true),
             ..defaults
         });
         let config = config(arguments, &words, &source);
@@ -262,7 +263,8 @@ fn config(arguments: &Arguments, words: &Words, source: &Path) -> Config {
         Some(false) => options.push(off),
         None => {}
     };
-    switch(words.exec, MountOption::Exec, MountOption::NoExec);
+    // What a file carries runs only where that was asked for.
+    switch(words.exec.or(Some(false)), MountOption::Exec, MountOption::NoExec);
     switch(words.dev.filter(|dev| !dev), MountOption::Dev, MountOption::NoDev);
     switch(words.suid.filter(|suid| !suid), MountOption::Suid, MountOption::NoSuid);
     switch(words.atime.or(Some(false)), MountOption::Atime, MountOption::NoAtime);

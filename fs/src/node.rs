@@ -115,16 +115,18 @@ pub enum Place {
     Vectors,
     /// `metadata/`.
     Metadata,
+    /// `kernel/`, `ebpf/` or `wasm/`.
+    Programs(ProgramKind),
 }
 
 /// The embedded programs that have a directory of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProgramKind {
-    /// `kernel/NAME.bin`.
+    /// `kernel/NAME.bin`, and `kernel/NAME` which boots it.
     Kernel,
-    /// `ebpf/NAME.o`.
+    /// `ebpf/NAME.o`, and `ebpf/NAME` which loads it.
     Ebpf,
-    /// `wasm/NAME.wasm`.
+    /// `wasm/NAME.wasm`, and `wasm/NAME` which runs it.
     Wasm,
 }
 
@@ -132,6 +134,26 @@ impl ProgramKind {
     /// All of them, with directory and suffix.
     pub const ALL: [(Self, &'static str, &'static str); 3] =
         [(Self::Kernel, "kernel", "bin"), (Self::Ebpf, "ebpf", "o"), (Self::Wasm, "wasm", "wasm")];
+
+    /// The directory's name.
+    #[must_use]
+    pub const fn directory(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Ebpf => "ebpf",
+            Self::Wasm => "wasm",
+        }
+    }
+
+    /// What an image's name ends in, without the dot.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Kernel => "bin",
+            Self::Ebpf => "o",
+            Self::Wasm => "wasm",
+        }
+    }
 }
 
 /// A directory or file of one store.
@@ -215,6 +237,8 @@ pub enum Item {
     Signature(SegmentKey),
     /// An image in `kernel/`, `ebpf/` or `wasm/`.
     Program(SegmentKey, ProgramKind),
+    /// The executable entry beside it.
+    Exec(SegmentKey, ProgramKind),
     /// `ctl`.
     Ctl,
     /// `events`.

@@ -1,5 +1,6 @@
 //! Embedded programs and models: where their images lie, and what the headers of the rarer segments say.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rvf_bpf::Program;
@@ -8,7 +9,7 @@ use rvf_kernel::{Dashboard, Kernel, Wasm};
 use serde_json::{Map, Value, json};
 
 use crate::info::hex;
-use crate::node::ProgramKind;
+use crate::node::{ProgramKind, SegmentKey};
 use crate::snapshot::{Part, Snap};
 
 /// The types shown in `models/`.
@@ -31,11 +32,93 @@ pub fn segment_type(kind: ProgramKind) -> SegType {
     }
 }
 
-/// The name of an image in its directory: place in the file, what it is for where the header says so, and suffix.
+/// One program as the tree shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its directory.
+    pub kind: ProgramKind,
+    /// Its segment.
+    pub key: SegmentKey,
+    /// Where its segment begins.
+    pub offset: u64,
+    /// The name of its executable entry; that of its image has a suffix.
+    pub name: String,
+}
+
+impl Shown {
+    /// The name of its image.
+    #[must_use]
+    pub fn image_name(&self) -> String {
+        format!("{}.{}", self.name, self.kind.suffix())
+    }
+}
+
+/// The programs of one state of a store, in file order.
+#[derive(Debug, Default)]
+pub struct Programs {
+    list: Vec<Shown>,
+    by_name: HashMap<(ProgramKind, String), usize>,
+}
+
+impl Programs {
+    /// Those of a state. O(segments).
+    #[must_use]
+    pub fn of(snap: &Snap) -> Self {
+        let mut this = Self::default();
+        let parts: HashMap<u64, &Part> = snap.list().iter().map(|part| (part.raw.start, part)).collect();
+        let mut programs = snap.view.programs();
+        // A name that was given twice, by another tool or in a damaged file, is that of the newest.
+        programs.reverse();
+        for program in programs {
+            let Some(part) = parts.get(&program.segment.offset) else { continue };
+            let Some(kind) = kind_of(program.segment.kind()) else { continue };
+            let free = |name: &String| !this.by_name.contains_key(&(kind, name.clone()));
+            let name = program.name.filter(free).unwrap_or_else(|| default_name(snap, part, kind));
+            let shown = Shown { kind, key: part.key, offset: program.segment.offset, name };
+            this.by_name.insert((kind, shown.name.clone()), this.list.len());
+            this.list.push(shown);
+        }
+        this.list.reverse();
+        let count = this.list.len();
+        this.by_name.values_mut().for_each(|at| *at = count - 1 - *at);
+        this
+    }
+
+    /// Those of a directory.
+    pub fn of_kind(&self, kind: ProgramKind) -> impl Iterator<Item = &Shown> {
+        self.list.iter().filter(move |shown| shown.kind == kind)
+    }
+
+    /// The one whose entry or image has this name; `true` for the image.
+    #[must_use]
+    pub fn named(&self, kind: ProgramKind, name: &str) -> Option<(&Shown, bool)> {
+        let find = |name: &str| self.list.get(*self.by_name.get(&(kind, name.to_owned()))?);
+        if let Some(shown) = find(name) {
+            return Some((shown, false));
+        }
+        let stem = name.strip_suffix(kind.suffix())?.strip_suffix('.')?;
+        find(stem).map(|shown| (shown, true))
+    }
+
+    /// The one in this segment.
+    #[must_use]
+    pub fn at(&self, key: SegmentKey) -> Option<&Shown> {
+        self.list.iter().find(|shown| shown.key == key)
+    }
+}
+
+/// Whether a part of a file is a program, listed or not.
 #[must_use]
-pub fn program_name(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
-    let suffix =
-        ProgramKind::ALL.iter().find(|(at, _, _)| *at == kind).map_or("bin", |(_, _, suffix)| suffix);
+pub fn is_program(part: &Part) -> bool {
+    part.segment().is_some_and(|segment| kind_of(segment.kind()).is_some())
+}
+
+fn kind_of(segment: SegType) -> Option<ProgramKind> {
+    ProgramKind::ALL.into_iter().map(|(kind, _, _)| kind).find(|kind| segment_type(*kind) == segment)
+}
+
+/// The name of a program that was given none: place in the file, and what it is for where the header says so.
+fn default_name(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
     let payload = part.segment().map_or(&[][..], |segment| segment.payload_of(snap.view.bytes()));
     let what = match kind {
         ProgramKind::Kernel => Kernel::parse(payload).ok().map(|kernel| kernel.header.kind_name().to_owned()),
@@ -49,7 +132,7 @@ pub fn program_name(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
         .collect();
     let number = part.key.entry + 1;
     let what = what.trim_matches('-');
-    if what.is_empty() { format!("{number:06}.{suffix}") } else { format!("{number:06}-{what}.{suffix}") }
+    if what.is_empty() { format!("{number:06}") } else { format!("{number:06}-{what}") }
 }
 
 /// Where the image lies in the file: the payload without header, command line and type information. The whole payload
@@ -71,6 +154,19 @@ pub fn image_range(snap: &Snap, part: &Part, kind: ProgramKind) -> Range<u64> {
     match inside {
         Some(range) => segment.payload.start + range.start..segment.payload.start + range.end,
         None => segment.payload.clone(),
+    }
+}
+
+/// The machine that a program is for.
+#[must_use]
+pub fn arch(snap: &Snap, part: &Part) -> Option<&'static str> {
+    let segment = part.segment()?;
+    let payload = segment.payload_of(snap.view.bytes());
+    match segment.kind() {
+        SegType::KERNEL => Kernel::parse(payload).ok().map(|kernel| kernel.header.arch_name()),
+        SegType::EBPF => Some("bpf"),
+        SegType::WASM => Wasm::parse(payload).ok().map(|wasm| wasm.target_name()),
+        _ => None,
     }
 }
 

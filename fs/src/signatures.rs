@@ -12,13 +12,14 @@ use rvf_format::SegType;
 use crate::data::error::printable;
 use crate::json;
 use crate::snapshot::{Part, Snap};
+use crate::store_dir::StoreDir;
 
 /// What was signed is hashed on a read up to this size, for all signatures of a file together; beyond it only `rvf verify`
 /// does, so that a walk over the tree stays quick, whatever somebody put into the file.
 const HASHED_BYTES: u64 = 64 << 20;
 
 /// A verdict is kept for as long: a stat and the read after it agree, and a key that was taken away counts no more soon after.
-const FRESH: Duration = Duration::from_secs(2);
+pub(crate) const FRESH: Duration = Duration::from_secs(2);
 
 /// The texts of one state of a store, by the offset of the record.
 #[derive(Debug, Default)]
@@ -57,6 +58,35 @@ pub fn text(snap: &Snap, part: &Part) -> Arc<[u8]> {
     // They are in file order.
     let found = texts.binary_search_by_key(&offset, |(at, _)| *at).ok().and_then(|at| texts.get(at));
     found.map_or_else(|| Arc::from([]), |(_, text)| text.clone())
+}
+
+/// Signatures of one program that are looked at.
+const LOOKED_AT: usize = 64;
+
+/// What the signatures over a program are worth to who runs the mount: `valid (NAME)`, `untrusted`, `INVALID (why)`, or
+/// `unsigned`. Hashes the program once, and only when some signature may speak of it.
+#[must_use]
+pub fn of_program(dir: &StoreDir, snap: &Snap, part: &Part) -> String {
+    let Some(segment) = part.segment() else { return "unsigned".into() };
+    let kind = segment.header.seg_type;
+    let length = segment.payload.end - segment.payload.start;
+    let mut records: Vec<Signature> = Vec::new();
+    for record in snap.view.signatures().into_iter().filter_map(|found| found.record.ok()) {
+        let statement = &record.statement;
+        let may = statement.scope.kind() == Some(kind) && statement.content.length == length;
+        if may && records.len() < LOOKED_AT && !records.contains(&record) {
+            records.push(record);
+        }
+    }
+    let content = if records.is_empty() { None } else { dir.content(snap, part) };
+    let Some(content) = content else { return "unsigned".into() };
+    let trust = TrustStore::load(&TrustStore::directories(), crate::sys::ids().0);
+    match trust.judge_segment(&records, kind, &content, snap.view.file_id(), now_ns()) {
+        Some(Verdict::Valid { by }) => format!("valid ({})", printable(&by, 255)),
+        Some(Verdict::Invalid { reason }) => format!("INVALID ({reason})"),
+        Some(verdict) => verdict.word().into(),
+        None => "unsigned".into(),
+    }
 }
 
 fn all(view: &View) -> Vec<(u64, Arc<[u8]>)> {

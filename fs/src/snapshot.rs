@@ -12,6 +12,7 @@ use rvf_format::{Entry, SegType, Segment};
 
 use crate::json;
 use crate::node::{SegmentKey, StateNo};
+use crate::programs::Programs;
 use crate::store_dir::StoreDir;
 
 /// One entry of `segments/`.
@@ -83,6 +84,7 @@ pub struct Snap {
     /// `lineage`, `witness/log.jsonl`, `witness/head`, `witness/verify`, once rendered.
     pub(crate) texts: [OnceLock<Arc<[u8]>>; 4],
     diff: OnceLock<Arc<[u8]>>,
+    programs: OnceLock<Programs>,
     pub(crate) signatures: crate::signatures::Texts,
 }
 
@@ -105,6 +107,7 @@ impl Snap {
             jsonl: OnceLock::new(),
             texts: Default::default(),
             diff: OnceLock::new(),
+            programs: OnceLock::new(),
             signatures: Default::default(),
         }
     }
@@ -153,6 +156,12 @@ impl Snap {
     #[must_use]
     pub fn list(&self) -> &[Part] {
         &self.parts().list
+    }
+
+    /// The embedded programs. O(segments) once.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        self.programs.get_or_init(|| Programs::of(self))
     }
 
     /// The entry of that name in `segments/`.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use rvf_cow::{Access, Event, OpenOptions, Progress, Store};
+use rvf_crypto::Content;
 use rvf_format::ChecksumState;
 
 use crate::branches::Branches;
@@ -19,7 +20,9 @@ use crate::events::Events;
 use crate::indexing::{Indexer, Indexing};
 use crate::infos::Infos;
 use crate::node::{Place, SegmentKey, StateNo, StoreId};
+use crate::programs;
 use crate::session::Sessions;
+use crate::signatures;
 use crate::snapshot::{Part, Snap};
 
 /// What holds for the whole mount.
@@ -41,6 +44,10 @@ pub struct Settings {
     pub auto_index: bool,
     /// What builds it.
     pub indexer: Indexer,
+    /// Embedded programs may be run: their entries have execute permission.
+    pub exec: bool,
+    /// The program that runs them: what the first line of an executable entry names.
+    pub helper: PathBuf,
 }
 
 impl Default for Settings {
@@ -55,6 +62,8 @@ impl Default for Settings {
             mmap: true,
             auto_index: true,
             indexer: Indexer::default(),
+            exec: false,
+            helper: crate::executable::helper(),
         }
     }
 }
@@ -91,6 +100,9 @@ pub struct StoreDir {
     history: Mutex<Vec<(StateNo, Weak<Snap>)>>,
     first_seen: Mutex<HashMap<SegmentKey, SystemTime>>,
     checksums: Mutex<HashMap<SegmentKey, ChecksumState>>,
+    contents: Mutex<HashMap<SegmentKey, Content>>,
+    /// When the signatures of a program were judged for its `info.json`.
+    judged: Mutex<HashMap<SegmentKey, Instant>>,
     infos: Mutex<Infos>,
     refusals: RwLock<BTreeMap<Place, (String, SystemTime)>>,
     jobs: Mutex<BTreeMap<u64, JobState>>,
@@ -158,6 +170,8 @@ impl StoreDir {
                 snap: ArcSwap::new(snap),
                 first_seen: Mutex::new(HashMap::new()),
                 checksums: Mutex::new(HashMap::new()),
+                contents: Mutex::new(HashMap::new()),
+                judged: Mutex::new(HashMap::new()),
                 infos: Mutex::new(Infos::default()),
                 refusals: RwLock::new(BTreeMap::new()),
                 jobs: Mutex::new(BTreeMap::new()),
@@ -236,6 +250,8 @@ impl StoreDir {
         }
         self.first_seen.lock().retain(|key, _| snap.part(*key).is_some());
         self.checksums.lock().retain(|key, _| snap.part(*key).is_some());
+        self.contents.lock().retain(|key, _| snap.part(*key).is_some());
+        self.judged.lock().retain(|key, _| snap.part(*key).is_some());
     }
 
     /// Modification time of a segment's files: when this state of the file was first seen with it.
@@ -257,6 +273,25 @@ impl StoreDir {
         state
     }
 
+    /// Length and SHA3-256 of a segment's payload; computed once, O(payload).
+    #[must_use]
+    pub fn content(&self, snap: &Snap, part: &Part) -> Option<Content> {
+        let segment = part.segment()?;
+        if let Some(known) = self.contents.lock().get(&part.key) {
+            return Some(*known);
+        }
+        let content = Content::of(segment.payload_of(snap.view.bytes()));
+        self.contents.lock().insert(part.key, content);
+        Some(content)
+    }
+
+    /// Whether [`StoreDir::content`] is known, or quick to find out.
+    #[must_use]
+    pub fn knows_content(&self, snap: &Snap, key: SegmentKey) -> bool {
+        let quick = |part: &Part| part.raw.end - part.raw.start <= QUICK_BYTES;
+        snap.part(key).is_none_or(quick) || self.contents.lock().contains_key(&key)
+    }
+
     /// Whether header and info of a segment can be shown at once: they were computed before, or are quick to.
     #[must_use]
     pub fn knows(&self, snap: &Snap, key: SegmentKey) -> bool {
@@ -268,8 +303,12 @@ impl StoreDir {
     /// `info.json` of a segment, O(payload).
     #[must_use]
     pub fn info(&self, snap: &Snap, part: &Part) -> Arc<[u8]> {
-        if let Some(kept) = self.infos.lock().text(snap.no, part.key) {
+        let kept = self.infos.lock().text(snap.no, part.key);
+        if let Some(kept) = kept.filter(|_| !self.judges_again(part)) {
             return kept;
+        }
+        if programs::is_program(part) {
+            self.judged.lock().insert(part.key, Instant::now());
         }
         let text: Arc<[u8]> = crate::info::render(self, snap, part).into();
         self.first_seen.lock().entry(part.key).or_insert_with(|| snap.modified());
@@ -277,10 +316,16 @@ impl StoreDir {
         text
     }
 
+    /// Whether what was said of a program's signatures may not hold any more: keys come and go.
+    fn judges_again(&self, part: &Part) -> bool {
+        programs::is_program(part)
+            && self.judged.lock().get(&part.key).is_none_or(|at| at.elapsed() >= signatures::FRESH)
+    }
+
     /// Bytes of `info.json` of a segment; O(payload) once in each state of the store.
     #[must_use]
     pub fn info_len(&self, snap: &Snap, part: &Part) -> u64 {
-        let known = self.infos.lock().length(snap.no, part.key);
+        let known = self.infos.lock().length(snap.no, part.key).filter(|_| !self.judges_again(part));
         known.unwrap_or_else(|| self.info(snap, part).len() as u64)
     }
 

@@ -1,10 +1,16 @@
 //! `user.rvf.*`: type, id, hash and offset of what is a view of a segment, and identity of what is a view of the store.
 
+use std::sync::Arc;
+
 use crate::errno::Error;
-use crate::json;
-use crate::node::{Item, Node, QueryFile};
+use crate::node::{Item, Node, Place, QueryFile, SegmentKey};
 use crate::snapshot::{Part, Snap};
+use crate::store_dir::StoreDir;
 use crate::tree::Tree;
+use crate::{embedding, json, programs, signatures};
+
+/// Attributes of programs that are not computed before somebody reads them.
+const PROGRAM: [&str; 3] = ["user.rvf.arch", "user.rvf.digest", "user.rvf.signature"];
 
 impl Tree {
     /// The value of an extended attribute.
@@ -25,6 +31,9 @@ impl Tree {
         if !name.starts_with("user.rvf.") {
             return Err(Error::NoAttribute);
         }
+        if let Some(value) = self.program_attribute(ino, name)? {
+            return Ok(value.into_bytes());
+        }
         let found = self.xattrs(ino)?.into_iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| value.into_bytes()).ok_or(Error::NoAttribute)
     }
@@ -35,11 +44,61 @@ impl Tree {
     /// [`Error::Stale`] when the node is gone.
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
-        for (name, _) in self.xattrs(ino)? {
+        let names = self.xattrs(ino)?.into_iter().map(|(name, _)| name);
+        let more: &[&str] = if self.program(ino)?.is_some() { &PROGRAM } else { &[] };
+        for name in names.chain(more.iter().copied()) {
             out.extend_from_slice(name.as_bytes());
             out.push(0);
         }
         Ok(out)
+    }
+
+    /// Sets an attribute: how a program that is being copied in is to be embedded, as `user.rvf.KEY`.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] for everything else, which copying tools take in silence; [`Error::Invalid`] for a value that
+    /// is no text.
+    pub fn setxattr(&self, ino: u64, name: &str, value: &[u8]) -> Result<(), Error> {
+        let Node::In(id, item) = self.node(ino)? else { return Err(Error::NotSupported) };
+        let Item::Draft(number) = item else { return Err(Error::NotSupported) };
+        let Some(draft) = self.store(id)?.drafts.numbered(number) else { return Err(Error::NotSupported) };
+        let (Place::Programs(kind), Some(key)) = (draft.place, name.strip_prefix("user.rvf.")) else {
+            return Err(Error::NotSupported);
+        };
+        // `cp -a` of an image out of this tree brings along what it was: that follows from the bytes, and is not set.
+        if !embedding::keys(kind).contains(&key) {
+            return Err(Error::NotSupported);
+        }
+        let value =
+            std::str::from_utf8(value).map_err(|_| Error::invalid(format!("{name} is UTF-8 text")))?;
+        draft.set_option(key, value)
+    }
+
+    /// The program that a node is a view of.
+    fn program(&self, ino: u64) -> Result<Option<(Arc<StoreDir>, SegmentKey)>, Error> {
+        let Node::In(id, item) = self.node(ino)? else { return Ok(None) };
+        let (Item::Program(key, _) | Item::Exec(key, _)) = item else { return Ok(None) };
+        Ok(self.store(id).ok().map(|dir| (dir, key)))
+    }
+
+    /// What is found out about a program only when somebody asks.
+    fn program_attribute(&self, ino: u64, name: &str) -> Result<Option<String>, Error> {
+        if !PROGRAM.contains(&name) {
+            return Ok(None);
+        }
+        let Some((dir, key)) = self.program(ino)? else { return Ok(None) };
+        let snap = dir.snap();
+        let Some(part) = snap.part(key) else { return Err(Error::Stale) };
+        let value = match name {
+            "user.rvf.digest" => dir.content(&snap, part).map(|content| {
+                let mut text = "sha3-256:".to_owned();
+                json::hex(&mut text, &content.digest);
+                text
+            }),
+            "user.rvf.signature" => Some(signatures::of_program(&dir, &snap, part)),
+            _ => programs::arch(&snap, part).map(str::to_owned),
+        };
+        Ok(value)
     }
 
     fn xattrs(&self, ino: u64) -> Result<Vec<(&'static str, String)>, Error> {
@@ -50,7 +109,8 @@ impl Tree {
             | Item::SegmentFile(key, _)
             | Item::Model(key)
             | Item::Signature(key)
-            | Item::Program(key, _) => dir.snap().part(key).map(of_part).unwrap_or_default(),
+            | Item::Program(key, _)
+            | Item::Exec(key, _) => dir.snap().part(key).map(of_part).unwrap_or_default(),
             Item::Top => of_store(&dir.snap(), "store"),
             Item::Whole(no) => dir.snap_of(no).map(|snap| of_store(&snap, "file")).unwrap_or_default(),
             Item::VectorsNpy(no) => {

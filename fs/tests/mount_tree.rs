@@ -18,11 +18,13 @@ fn a_store_directory_has_what_it_promises() {
             "README",
             "branches",
             "ctl",
+            "ebpf",
             "error",
             "events",
             "file.rvf",
             "ids.npy",
             "ingest",
+            "kernel",
             "lineage",
             "metadata",
             "metadata.jsonl",
@@ -34,6 +36,7 @@ fn a_store_directory_has_what_it_promises() {
             "status.json",
             "vectors",
             "vectors.npy",
+            "wasm",
             "witness"
         ]
     );

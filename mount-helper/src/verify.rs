@@ -32,7 +32,8 @@ pub enum Pick {
     First,
     /// The one in this segment, counted from 1 as in `segments/`.
     Segment(u64),
-    /// The one of this name: `000007-microkernel`, with or without an ending, or only `microkernel` for the first of these.
+    /// The one of this name, with or without an ending. One that was given none is called `000007-microkernel`, or only
+    /// `microkernel` for the first of these.
     Name(String),
     /// The one that an entry names; place, offset and digest must all be right.
     Entry(ExecEntry),
@@ -151,7 +152,7 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
     let program = payload.bytes().get(facts.program.clone()).unwrap_or(&[]);
     let name = match &wanted.pick {
         Pick::Entry(entry) => entry.name.clone(),
-        _ => program_name(number, facts.word()),
+        _ => label(&view, &segment).unwrap_or_else(|| program_name(number, facts.word())),
     };
     let (kind, length) = (wanted.kind, payload.bytes().len());
     let offset = segment.offset;
@@ -216,7 +217,13 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
     })
 }
 
-/// The name of a program in its directory of a mounted store, without ending.
+/// The name that a program was given.
+fn label(view: &View, segment: &Segment) -> Option<String> {
+    let programs = view.programs();
+    programs.into_iter().find(|program| program.segment.offset == segment.offset)?.name
+}
+
+/// The name of a program that was given none in its directory of a mounted store, without ending.
 fn program_name(number: u64, word: &str) -> String {
     format!("{number:06}-{word}")
 }
@@ -252,7 +259,19 @@ fn take(wanted: &Wanted) -> Result<(Arc<View>, u64, Segment, Sealed), Refusal> {
     let word = |segment: &Segment| {
         Facts::of(kind, segment.payload_of(view.bytes())).map(|facts| facts.word()).unwrap_or("")
     };
+    let programs = view.programs();
+    let called = |name: &str| {
+        let of_kind = programs.iter().filter(|program| program.segment.kind() == kind.segment_type());
+        let mut newest_first = of_kind.rev();
+        let found = newest_first.find(|program| program.name.as_deref() == Some(name))?;
+        let at =
+            entries.iter().position(|e| matches!(e, Entry::Segment(s) if s.offset == found.segment.offset));
+        at.and_then(|at| at_number(at as u64 + 1))
+    };
+    let plain = |name: &'_ str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
     let found = match &wanted.pick {
+        Pick::Name(name) if called(name).is_some() => called(name),
+        Pick::Name(name) if called(&plain(name)).is_some() => called(&plain(name)),
         Pick::First => listed.first().copied(),
         Pick::Segment(number) => at_number(*number),
         Pick::Entry(entry) => at_number(entry.segment),
@@ -260,7 +279,7 @@ fn take(wanted: &Wanted) -> Result<(Arc<View>, u64, Segment, Sealed), Refusal> {
         {
             Ok(number) => at_number(number),
             Err(_) => {
-                let plain = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+                let plain = plain(name);
                 listed.iter().copied().find(|(_, segment)| word(segment) == plain)
             }
         },

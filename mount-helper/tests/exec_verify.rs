@@ -214,7 +214,8 @@ fn a_bound_kernel_boots_only_where_it_was_bound_to() {
     let child = place.path("a.exp.rvf");
     place.open().branch(&child, &BranchOptions::default()).unwrap();
     let branch = open(&child);
-    let payload = rvf_cow::Embedding { kind: SegType::KERNEL, payload: &[&to_file], digest: [0; 32] };
+    let payload =
+        rvf_cow::Embedding { kind: SegType::KERNEL, payload: &[&to_file], digest: [0; 32], name: None };
     let offset = branch.embed(&payload).unwrap().offset;
     branch.sign(&place.key, &rvf_cow::Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
     assert_eq!(refused(&place.wanted_in(&child, ExecKind::Kernel)).0, 4);

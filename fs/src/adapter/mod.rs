@@ -534,15 +534,20 @@ impl Filesystem for Adapter {
     fn setxattr(
         &self,
         _request: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
         _flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        // EOPNOTSUPP is what copying tools take in silence.
-        reply.error(Errno::EOPNOTSUPP);
+        guarded("setxattr", || {
+            let name = name.to_str().ok_or(Error::NotSupported);
+            match name.and_then(|name| self.tree.setxattr(ino.0, name, value)) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

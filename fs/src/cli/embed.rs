@@ -44,6 +44,9 @@ pub(super) struct KernelArgs {
     /// Let it boot only where this policy file is in force
     #[arg(long, value_name = "FILE")]
     bind_policy: Option<PathBuf>,
+    /// Name in the mounted directory; that of the file without its suffix when not given
+    #[arg(long)]
+    name: Option<String>,
     /// Output as JSON
     #[arg(long)]
     json: bool,
@@ -100,13 +103,20 @@ pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
         ..KernelOptions::default()
     };
     let payload = KernelPayload::new(&image, &options).map_err(|error| refused(&args.image_path, &error))?;
-    let embedding = Embedding { kind: SegType::KERNEL, payload: &payload.pieces(), digest: payload.digest };
+    let name = name(args.name.as_deref(), &args.image_path)?;
+    let embedding = Embedding {
+        kind: SegType::KERNEL,
+        payload: &payload.pieces(),
+        digest: payload.digest,
+        name: Some(&name),
+    };
     let report = commit(&args.path, &embedding, &args.waiting)?;
     let written = payload.pieces().concat();
     let kind = Kernel::parse(&written).map_or("unknown", |kernel| kernel.header.kind_name());
     if args.json {
         return out.json(&json!({
             "status": "embedded",
+            "name": name,
             "segment_id": report.segment_id,
             "arch": payload.arch.name(),
             "image_size": image.len(),
@@ -117,6 +127,7 @@ pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
         }));
     }
     out.line("Kernel embedded successfully:")?;
+    out.pair("Name:", &name)?;
     out.pair("Segment ID:", report.segment_id)?;
     out.pair("Architecture:", payload.arch.name())?;
     out.pair("Image size:", format!("{} bytes", image.len()))?;
@@ -147,6 +158,9 @@ pub(super) struct EbpfArgs {
     /// Largest dimension that the program handles; 0 when not known
     #[arg(long, value_name = "DIM", default_value_t = 0)]
     max_dimension: u16,
+    /// Name in the mounted directory; that of the file without its suffix when not given
+    #[arg(long)]
+    name: Option<String>,
     /// Output as JSON
     #[arg(long)]
     json: bool,
@@ -158,12 +172,19 @@ pub(super) fn ebpf(args: &EbpfArgs, out: &mut Out) -> Result<(), Failure> {
     let program = input(&args.program)?;
     let options = ProgramOptions { program_type: args.program_type, max_dimension: args.max_dimension };
     let payload = ProgramPayload::new(&program, &options).map_err(|error| refused(&args.program, &error))?;
-    let embedding = Embedding { kind: SegType::EBPF, payload: &payload.pieces(), digest: payload.digest };
+    let name = name(args.name.as_deref(), &args.program)?;
+    let embedding = Embedding {
+        kind: SegType::EBPF,
+        payload: &payload.pieces(),
+        digest: payload.digest,
+        name: Some(&name),
+    };
     let report = commit(&args.path, &embedding, &args.waiting)?;
     let kind = payload.program_type.name();
     if args.json {
         return out.json(&json!({
             "status": "embedded",
+            "name": name,
             "segment_id": report.segment_id,
             "program_type": kind,
             "bytecode_size": program.len(),
@@ -173,6 +194,7 @@ pub(super) fn ebpf(args: &EbpfArgs, out: &mut Out) -> Result<(), Failure> {
         }));
     }
     out.line("eBPF program embedded successfully:")?;
+    out.pair("Name:", &name)?;
     out.pair("Segment ID:", report.segment_id)?;
     out.pair("Program type:", kind)?;
     out.pair("Bytecode size:", format!("{} bytes", program.len()))?;
@@ -226,6 +248,9 @@ pub(super) struct WasmArgs {
     /// Modules run in ascending order of this
     #[arg(long, default_value_t = 0)]
     priority: u8,
+    /// Name in the mounted directory; that of the file without its suffix when not given
+    #[arg(long)]
+    name: Option<String>,
     /// Output as JSON
     #[arg(long)]
     json: bool,
@@ -241,13 +266,20 @@ pub(super) fn wasm(args: &WasmArgs, out: &mut Out) -> Result<(), Failure> {
         priority: args.priority,
     };
     let payload = WasmPayload::new(&module, &options).map_err(|error| refused(&args.module, &error))?;
-    let embedding = Embedding { kind: SegType::WASM, payload: &payload.pieces(), digest: payload.digest };
+    let name = name(args.name.as_deref(), &args.module)?;
+    let embedding = Embedding {
+        kind: SegType::WASM,
+        payload: &payload.pieces(),
+        digest: payload.digest,
+        name: Some(&name),
+    };
     let report = commit(&args.path, &embedding, &args.waiting)?;
     let written = payload.pieces().concat();
     let wasm = Wasm::parse(&written).map_err(|error| Failure::new(error.to_string()))?;
     if args.json {
         return out.json(&json!({
             "status": "embedded",
+            "name": name,
             "segment_id": report.segment_id,
             "role": wasm.role_name(),
             "target": wasm.target_name(),
@@ -261,6 +293,7 @@ pub(super) fn wasm(args: &WasmArgs, out: &mut Out) -> Result<(), Failure> {
     }
     let features = wasm.feature_names();
     out.line("WASM module embedded successfully:")?;
+    out.pair("Name:", &name)?;
     out.pair("Segment ID:", report.segment_id)?;
     out.pair("Role:", wasm.role_name())?;
     out.pair("Target:", wasm.target_name())?;
@@ -284,6 +317,23 @@ fn input(path: &Path) -> Result<Vec<u8>, Failure> {
         )));
     }
     Ok(bytes)
+}
+
+/// The name to embed under.
+fn name(given: Option<&str>, path: &Path) -> Result<String, Failure> {
+    let Some(name) = given.map(str::to_owned).or_else(|| Some(stem(path.file_name()?.to_str()?))) else {
+        return Err(Failure::new(format!("{}: give a --name", path.display())));
+    };
+    match rvf_format::label::check_name(&name) {
+        Ok(()) => Ok(name),
+        Err(why) => Err(Failure::new(format!("--name {name}: {why}"))),
+    }
+}
+
+fn stem(name: &str) -> String {
+    let suffixes = [".bin", ".o", ".wasm"];
+    let stem = suffixes.iter().find_map(|end| name.strip_suffix(end)).filter(|stem| !stem.is_empty());
+    stem.unwrap_or(name).to_owned()
 }
 
 fn refused(path: &Path, error: &dyn std::error::Error) -> Failure {

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rvf_cow::{BadRow, Batch, Fields};
+use serde_json::Map;
 
 use super::draft::{Content, DraftBytes};
-use super::{Draft, NameKind, name_kind};
+use super::{Draft, NameKind, name_kind, program_stem};
 use crate::convert::{self, store_fields};
 use crate::data::rows::{self, Format, ReadOptions};
 use crate::data::{npy, text};
+use crate::embedding;
 use crate::errno::Error;
-use crate::node::Place;
+use crate::node::{Place, ProgramKind};
 use crate::store_dir::StoreDir;
 
 /// When a draft is asked to be committed.
@@ -132,8 +134,38 @@ impl StoreDir {
                 self.store.put_metadata(id, &fields)?;
                 Ok(None)
             }
+            NameKind::Program(kind) => self.commit_program(draft, name, kind, content),
+            NameKind::Options => {
+                let options = embedding::parse_options(content.as_slice())?;
+                tracing::debug!(name, options = options.len(), "options wait for their program");
+                Ok(None)
+            }
             NameKind::Temporary => Ok(None),
         }
+    }
+
+    fn commit_program(
+        self: &Arc<Self>,
+        draft: &Arc<Draft>,
+        name: &str,
+        kind: ProgramKind,
+        content: DraftBytes,
+    ) -> Result<Option<String>, Error> {
+        let place = Place::Programs(kind);
+        let stem = program_stem(kind, name);
+        let beside = [format!("{stem}.json"), format!("{name}.json")];
+        let options_draft = beside.iter().find_map(|name| self.drafts.named(place, name));
+        let mut options = match &options_draft {
+            Some(options) => embedding::parse_options(options.bytes()?.as_slice())?,
+            None => Map::new(),
+        };
+        // What was said of this very file counts more.
+        options.extend(draft.options().into_iter().map(|(key, value)| (key, value.into())));
+        embedding::embed(&self.store, kind, stem, content.as_slice(), &options)?;
+        if let Some(options) = options_draft {
+            self.drafts.remove(&options);
+        }
+        Ok(None)
     }
 
     fn commit_rows(

@@ -1,5 +1,6 @@
 //! One file being written, in memory or in an unlinked temporary file, or the receipt of one.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -23,6 +24,8 @@ pub const MAX_INGEST_BYTES: u64 = 16 << 30;
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 /// Drafts up to this size stay in memory.
 const IN_MEMORY: u64 = 1 << 20;
+/// Attributes that a file may be given.
+const MAX_OPTIONS: usize = 32;
 /// A first write up to this size is judged at once.
 const JUDGED_EARLY: usize = 256 * 1024;
 
@@ -56,6 +59,8 @@ pub(super) struct State {
     pub(super) handles: u32,
     pub(super) time: SystemTime,
     pub(super) mode: Option<u16>,
+    /// Attributes `user.rvf.KEY` that were set on it: how a program is to be embedded.
+    pub(super) options: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,7 @@ impl Draft {
                 handles: 0,
                 time: SystemTime::now(),
                 mode: None,
+                options: BTreeMap::new(),
             }),
             committing: Mutex::new(()),
         }
@@ -120,7 +126,10 @@ impl Draft {
         let len = state.receipt.as_ref().map_or_else(|| state.content.len(), |receipt| receipt.len() as u64);
         // Editors that replace a file by moving it away first look whether a new one gets the mode of the old. Here it does
         // not, so that they write into the old one: removing a vector removes its metadata too.
-        let mode = state.mode.unwrap_or(if self.place == Place::Ingest { 0o644 } else { 0o600 });
+        let mode = state.mode.unwrap_or(match self.place {
+            Place::Ingest | Place::Programs(_) => 0o644,
+            _ => 0o600,
+        });
         DraftAttr { len, time: state.time, mode }
     }
 
@@ -133,6 +142,27 @@ impl Draft {
         if let Some(time) = time {
             state.time = time;
         }
+    }
+
+    /// Sets an option, as an extended attribute of the file.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when there are too many.
+    pub fn set_option(&self, key: &str, value: &str) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.options.len() >= MAX_OPTIONS && !state.options.contains_key(key) {
+            return Err(Error::TooLarge {
+                what: format!("{MAX_OPTIONS} attributes are the most that a file has"),
+            });
+        }
+        state.options.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// The options that were set.
+    #[must_use]
+    pub fn options(&self) -> BTreeMap<String, String> {
+        self.state.lock().options.clone()
     }
 
     /// Whether it is only a receipt by now.
@@ -208,7 +238,12 @@ impl Draft {
     }
 
     fn limit(&self) -> u64 {
-        if self.place == Place::Ingest { MAX_INGEST_BYTES } else { MAX_RECORD_BYTES }
+        match self.place {
+            Place::Ingest => MAX_INGEST_BYTES,
+            // No kind of program may be larger than a kernel.
+            Place::Programs(_) => rvf_kernel::MAX_KERNEL_BYTES,
+            _ => MAX_RECORD_BYTES,
+        }
     }
 
     /// Writes at any offset.

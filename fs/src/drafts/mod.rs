@@ -17,10 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rvf_format::label;
 
 use crate::data::rows::Format;
 use crate::errno::Error;
-use crate::node::Place;
+use crate::node::{Place, ProgramKind};
 
 pub use commit::Moment;
 pub use draft::{Draft, DraftAttr, MAX_INGEST_BYTES, MAX_RECORD_BYTES};
@@ -39,6 +40,10 @@ pub enum NameKind {
     Vector(u64),
     /// One metadata record.
     Record(u64),
+    /// A program to embed.
+    Program(ProgramKind),
+    /// How the program `NAME` that comes later is to be embedded.
+    Options,
     /// Waits to be renamed.
     Temporary,
 }
@@ -70,10 +75,23 @@ pub fn name_kind(place: Place, name: &str) -> Result<NameKind, Error> {
             None if temporary || is_stream_editors(name, ".json") => Ok(NameKind::Temporary),
             None => Err(Error::invalid(format!("{name}: a name in metadata/ is ID.json, such as 7.json"))),
         },
+        Place::Programs(_) if temporary => Ok(NameKind::Temporary),
+        Place::Programs(_) if name.ends_with(".json") => Ok(NameKind::Options),
+        Place::Programs(kind) => match label::check_name(program_stem(kind, name)) {
+            Ok(()) => Ok(NameKind::Program(kind)),
+            Err(why) => Err(Error::invalid(format!("{name}: {why}"))),
+        },
         Place::Top => Err(Error::denied(format!(
             "{name}: nothing can be created here; drop data into ingest/, or write vectors/ID and metadata/ID.json"
         ))),
     }
+}
+
+/// What a program is called whose file is called so: the suffix that images have here is no part of it.
+#[must_use]
+pub fn program_stem(kind: ProgramKind, name: &str) -> &str {
+    let stem = name.strip_suffix(kind.suffix()).and_then(|stem| stem.strip_suffix('.'));
+    stem.filter(|stem| !stem.is_empty()).unwrap_or(name)
 }
 
 /// The names under which `sed -i` writes what it renames then: `sedXXXXXX`, and busybox's `NAMEXXXXXX`.
@@ -222,9 +240,9 @@ impl Drafts {
         // ingest/ a receipt stays, and so does what waits for its real name or for the file it belongs to.
         let waits = match name_kind(draft.place, &state.name) {
             Ok(NameKind::Temporary) => true,
-            Ok(NameKind::Ids) => !state.refused,
+            Ok(NameKind::Ids | NameKind::Options) => !state.refused,
             Ok(NameKind::Rows(_)) => state.receipt.is_some(),
-            Ok(NameKind::Vector(_) | NameKind::Record(_)) | Err(_) => false,
+            Ok(NameKind::Vector(_) | NameKind::Record(_) | NameKind::Program(_)) | Err(_) => false,
         };
         let key = (draft.place, state.name.clone());
         let named = table.by_name.get(&key).is_some_and(|other| other.id == draft.id);
@@ -270,6 +288,14 @@ mod tests {
             (Place::Metadata, "7", None),
             (Place::Metadata, "7.json~", Some(NameKind::Temporary)),
             (Place::Top, "x", None),
+            (Place::Programs(ProgramKind::Kernel), "bzImage", Some(NameKind::Program(ProgramKind::Kernel))),
+            (Place::Programs(ProgramKind::Kernel), "linux.bin", Some(NameKind::Program(ProgramKind::Kernel))),
+            (Place::Programs(ProgramKind::Ebpf), "x.o", Some(NameKind::Program(ProgramKind::Ebpf))),
+            (Place::Programs(ProgramKind::Ebpf), "x.json", Some(NameKind::Options)),
+            (Place::Programs(ProgramKind::Ebpf), "x.o.part", Some(NameKind::Temporary)),
+            (Place::Programs(ProgramKind::Wasm), ".wasm", Some(NameKind::Temporary)),
+            (Place::Programs(ProgramKind::Wasm), "x.o", None),
+            (Place::Programs(ProgramKind::Wasm), "error", None),
         ];
         for (place, name, kind) in table {
             assert_eq!(name_kind(place, name).ok(), kind, "{place:?} {name}");

@@ -14,7 +14,7 @@ use crate::session::nothing_yet;
 use crate::snapshot::Snap;
 use crate::source::Source;
 use crate::store_dir::StoreDir;
-use crate::{ctl, programs, readme, segments, signatures, status};
+use crate::{ctl, executable, programs, readme, segments, signatures, status};
 
 /// For what never changes while the mount lives.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -109,8 +109,9 @@ impl Tree {
                 TEXT_BLOCK,
             ),
             Item::Vectors | Item::Metadata => Facts(0, now, 0o755, LONG, SHORT, TEXT_BLOCK),
+            Item::Programs(_) => Facts(0, now, 0o755, LONG, NONE, TEXT_BLOCK),
             Item::Ingest => Facts(0, now, 0o755, LONG, NONE, TEXT_BLOCK),
-            Item::Segments | Item::Witness | Item::Models | Item::Signatures | Item::Programs(_) => {
+            Item::Segments | Item::Witness | Item::Models | Item::Signatures => {
                 Facts(0, now, 0o555, LONG, SHORT, TEXT_BLOCK)
             }
             Item::Segment(key) => {
@@ -240,7 +241,12 @@ impl Tree {
             }
             Item::Program(key, kind) => {
                 let range = program_range(&snap, key, kind)?;
-                Facts(range.end - range.start, dir.part_time(&snap, key), 0o444, NONE, LONG, DATA_BLOCK)
+                Facts(range.end - range.start, dir.part_time(&snap, key), 0o644, NONE, LONG, DATA_BLOCK)
+            }
+            Item::Exec(key, _) => {
+                let len = executable::len(dir, &snap, key)?;
+                let mode = if dir.settings.exec { 0o755 } else { 0o644 };
+                Facts(len, dir.part_time(&snap, key), mode, NONE, NONE, TEXT_BLOCK)
             }
             Item::Ctl => Facts(ctl::HELP.len() as u64, dir.since, 0o644, LONG, NONE, TEXT_BLOCK),
             Item::Events => {

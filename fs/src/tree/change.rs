@@ -137,6 +137,18 @@ impl Tree {
                     answer(result.inspect_err(|error| dir.refuse(Place::Metadata, &name, error)));
                 });
             }
+            // The image and the entry are two views of one program.
+            Item::Program(key, kind) | Item::Exec(key, kind) => {
+                let place = Place::Programs(kind);
+                let name = name.to_owned();
+                self.commits.run(move || {
+                    let offset = dir.snap().programs().at(key).map(|shown| shown.offset);
+                    let result = offset
+                        .ok_or(Error::NotFound)
+                        .and_then(|offset| Ok(dir.store.remove_program(offset).map(|_| ())?));
+                    answer(result.inspect_err(|error| dir.refuse(place, &name, error)));
+                });
+            }
             Item::Part(_) | Item::PartLink(_) | Item::Member(..) | Item::Link(..) => {
                 answer(self.unlink_in_branch(&dir, item, name));
             }
@@ -176,6 +188,9 @@ impl Tree {
             let tree = self.clone();
             return self.commits.run(move || answer(moved(&tree)));
         }
+        if let Some(renamed) = self.program_rename(parent, name, new_parent, new_name, no_replace) {
+            return self.commits.run(move || answer(renamed()));
+        }
         let found = self.renamed(parent, name, new_parent, new_name, no_replace);
         let (dir, draft, ino) = match found {
             Ok(found) => found,
@@ -200,6 +215,51 @@ impl Tree {
             }
             answer(result);
         });
+    }
+
+    /// What renaming an embedded program is; `None` when it is not one.
+    fn program_rename(
+        &self,
+        parent: u64,
+        name: &str,
+        new_parent: u64,
+        new_name: &str,
+        no_replace: bool,
+    ) -> Option<impl FnOnce() -> Result<(), Error> + Send + 'static> {
+        let (dir, node) = self.find(parent, name).ok()?;
+        let Node::In(_, item @ (Item::Program(key, kind) | Item::Exec(key, kind))) = node else {
+            return None;
+        };
+        let read_only = self.settings.read_only;
+        let same = parent == new_parent;
+        let taken = no_replace && self.child(self.node(new_parent).ok()?, new_name).is_ok();
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        Some(move || {
+            if read_only {
+                return Err(Error::ReadOnly);
+            }
+            if taken {
+                return Err(Error::Exists { what: format!("{new_name} exists") });
+            }
+            if !same {
+                return Err(Error::CrossDevice);
+            }
+            // An image keeps its suffix, an entry has none: one cannot become the other.
+            let stem = match item {
+                Item::Program(..) => {
+                    new_name.strip_suffix(kind.suffix()).and_then(|stem| stem.strip_suffix('.'))
+                }
+                _ => Some(new_name.as_str()),
+            };
+            let result = match (stem, dir.snap().programs().at(key)) {
+                (None, _) => Err(Error::invalid(format!("an image keeps its suffix .{}", kind.suffix()))),
+                (_, None) => Err(Error::NotFound),
+                (Some(stem), Some(shown)) => {
+                    dir.store.name_program(shown.offset, stem).map(|_| ()).map_err(Error::from)
+                }
+            };
+            result.inspect_err(|error| dir.refuse(Place::Programs(kind), &name, error))
+        })
     }
 
     fn renamed(

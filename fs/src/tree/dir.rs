@@ -9,7 +9,6 @@ use crate::handle::{Body, Listing};
 use crate::node::{Beside, Item, Node, Place, ProgramKind, QueryFile, SegmentFile, SessionId, StoreId};
 use crate::programs;
 use crate::signatures;
-use crate::snapshot::Snap;
 use crate::source::Source;
 use crate::store_dir::StoreDir;
 
@@ -107,6 +106,7 @@ impl Tree {
                 | Item::Member(..)
                 | Item::Link(..)
                 | Item::Diff
+                | Item::Exec(..)
         ) {
             return false;
         }
@@ -120,6 +120,8 @@ impl Tree {
             Item::Diff => !dir.snap().diff_is_ready(),
             Item::SegmentFile(key, SegmentFile::Header | SegmentFile::Info) => !dir.knows(&dir.snap(), key),
             Item::SegmentFile(..) => false,
+            // Opening hashes the program.
+            Item::Exec(key, _) => !dir.knows_content(&dir.snap(), key),
             _ => !dir.snap().metadata_is_ready(),
         }
     }
@@ -250,11 +252,6 @@ impl Listing {
     }
 }
 
-/// Directories of programs are there only when the file has some.
-fn has_programs(snap: &Snap, kind: ProgramKind) -> bool {
-    snap.of_types(&[programs::segment_type(kind)]).next().is_some()
-}
-
 fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error> {
     let snap = dir.snap();
     let draft = |place| dir.drafts.named(place, name).map(|draft| Item::Draft(draft.id));
@@ -267,12 +264,7 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             "error" => Some(Item::Error(Place::Top)),
             "diff.jsonl" => snap.view.is_child().then_some(Item::Diff),
             ".stores" => Some(Item::Stores),
-            _ => TOP.iter().find(|(known, _)| *known == name).map(|(_, item)| *item).filter(
-                |item| match item {
-                    Item::Programs(kind) => has_programs(&snap, *kind),
-                    _ => true,
-                },
-            ),
+            _ => TOP.iter().find(|(known, _)| *known == name).map(|(_, item)| *item),
         },
         Item::Vectors => match parse_id(name) {
             Some(id) => (snap.view.resolved().find(id).is_some()
@@ -312,10 +304,12 @@ fn child_item(dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<Item, Error
             .of_types(&programs::MODELS)
             .find(|part| programs::model_name(part) == name)
             .map(|part| Item::Model(part.key)),
-        Item::Programs(kind) => snap
-            .of_types(&[programs::segment_type(kind)])
-            .find(|part| programs::program_name(&snap, part, kind) == name)
-            .map(|part| Item::Program(part.key, kind)),
+        Item::Programs(kind) if name == "error" => Some(Item::Error(Place::Programs(kind))),
+        Item::Programs(kind) => match snap.programs().named(kind, name) {
+            Some((shown, true)) => Some(Item::Program(shown.key, kind)),
+            Some((shown, false)) => Some(Item::Exec(shown.key, kind)),
+            None => draft(Place::Programs(kind)),
+        },
         _ => return Err(Error::NotDirectory),
     };
     found.ok_or(Error::NotFound)
@@ -337,9 +331,7 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
     match item {
         Item::Top => {
             for (name, item) in TOP {
-                if !matches!(item, Item::Programs(kind) if !has_programs(&snap, kind)) {
-                    add(name, item);
-                }
+                add(name, item);
             }
             add("file.rvf", Item::Whole(snap.no));
             add("vectors.npy", Item::VectorsNpy(snap.no));
@@ -417,9 +409,16 @@ fn list(dir: &Arc<StoreDir>, id: StoreId, item: Item) -> Result<Listing, Error> 
             }
         }
         Item::Programs(kind) => {
-            for part in snap.of_types(&[programs::segment_type(kind)]) {
-                add(&programs::program_name(&snap, part, kind), Item::Program(part.key, kind));
+            for shown in snap.programs().of_kind(kind) {
+                add(&shown.name, Item::Exec(shown.key, kind));
+                add(&shown.image_name(), Item::Program(shown.key, kind));
             }
+            for (name, draft) in dir.drafts.list(Place::Programs(kind)) {
+                if snap.programs().named(kind, &name).is_none() {
+                    add(&name, Item::Draft(draft));
+                }
+            }
+            add("error", Item::Error(Place::Programs(kind)));
         }
         _ => return Err(Error::NotDirectory),
     }

@@ -16,7 +16,7 @@ use crate::node::{Item, Node, Place, QueryFile, SegmentFile};
 use crate::session::nothing_yet;
 use crate::snapshot::Snap;
 use crate::store_dir::StoreDir;
-use crate::{ctl, readme, segments, signatures, status};
+use crate::{ctl, executable, readme, segments, signatures, status};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -197,6 +197,18 @@ impl Tree {
                     how,
                 )?)
             }
+            Item::Exec(key, kind) | Item::Program(key, kind) => {
+                let place = Place::Programs(kind);
+                let shown = snap.programs().at(key).ok_or(Error::Stale)?;
+                let name =
+                    if matches!(item, Item::Exec(..)) { shown.name.clone() } else { shown.image_name() };
+                if !how.truncate {
+                    let error = Error::denied("a program is replaced whole: copy the new one over it");
+                    dir.refuse(place, &name, &error);
+                    return Err(error);
+                }
+                Body::Draft(self.editing(dir, place, &name, &[], how)?)
+            }
             _ => {
                 let error = Error::denied(
                     "this file is a view and cannot be written; drop data into ingest/, or write vectors/ID",
@@ -286,7 +298,11 @@ impl Tree {
             match kind {
                 NameKind::Vector(vector) => Item::Vector(vector),
                 NameKind::Record(vector) => Item::MetadataJson(vector),
-                NameKind::Rows(_) | NameKind::Ids | NameKind::Temporary => Item::Draft(draft.id),
+                NameKind::Rows(_)
+                | NameKind::Ids
+                | NameKind::Program(_)
+                | NameKind::Options
+                | NameKind::Temporary => Item::Draft(draft.id),
             },
         );
         let attr = match self.remembered(node) {
@@ -311,6 +327,7 @@ pub(super) fn place_of(item: Item) -> Place {
         Item::Ingest => Place::Ingest,
         Item::Vectors => Place::Vectors,
         Item::Metadata => Place::Metadata,
+        Item::Programs(kind) => Place::Programs(kind),
         _ => Place::Top,
     }
 }
@@ -403,6 +420,7 @@ pub(super) fn reading(dir: &Arc<StoreDir>, snap: &Arc<Snap>, item: Item) -> Resu
         Item::Program(key, kind) => {
             (Body::Range(snap.clone(), program_range(snap, key, kind)?), Caching::Keep)
         }
+        Item::Exec(key, _) => direct(executable::text(dir, snap, key)?),
         Item::Ctl => direct(ctl::HELP.to_owned()),
         Item::Events => (Body::Events, Caching::Direct),
         Item::Diff => (Body::Text(snap.diff()?), Caching::Direct),

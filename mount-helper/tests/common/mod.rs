@@ -71,7 +71,8 @@ impl Place {
 
     /// Embeds a payload as it is, and gives its segment's offset.
     pub(crate) fn embed(&self, kind: ExecKind, payload: &[u8]) -> u64 {
-        let embedding = Embedding { kind: kind.segment_type(), payload: &[payload], digest: [0; 32] };
+        let embedding =
+            Embedding { kind: kind.segment_type(), payload: &[payload], digest: [0; 32], name: None };
         self.open().embed(&embedding).unwrap().offset
     }
 

@@ -26,7 +26,8 @@ fn embed_kernel(store: &Store, image: &[u8]) -> u64 {
         ..KernelOptions::default()
     };
     let payload = KernelPayload::new(image, &options).expect("a kernel");
-    let program = Embedding { kind: SegType::KERNEL, payload: &payload.pieces(), digest: payload.digest };
+    let program =
+        Embedding { kind: SegType::KERNEL, payload: &payload.pieces(), digest: payload.digest, name: None };
     store.embed(&program).expect("embedded").segment_id
 }
 
@@ -62,12 +63,14 @@ fn the_reference_extracts_the_newest_of_what_we_embed() {
     let code = [0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
     let options = ProgramOptions { program_type: Some(ProgramType::TcEgress), max_dimension: 5 };
     let payload = ProgramPayload::new(&code, &options).expect("a program");
-    let program = Embedding { kind: SegType::EBPF, payload: &payload.pieces(), digest: payload.digest };
+    let program =
+        Embedding { kind: SegType::EBPF, payload: &payload.pieces(), digest: payload.digest, name: None };
     store.embed(&program).expect("embedded");
 
     let module = b"\0asm\x01\0\0\0";
     let payload = WasmPayload::new(module, &WasmOptions::default()).expect("a module");
-    let program = Embedding { kind: SegType::WASM, payload: &payload.pieces(), digest: payload.digest };
+    let program =
+        Embedding { kind: SegType::WASM, payload: &payload.pieces(), digest: payload.digest, name: None };
     store.embed(&program).expect("embedded");
 
     let programs = || {
@@ -102,10 +105,11 @@ fn the_reference_extracts_the_newest_of_what_we_embed() {
     let kept = view.opened().layout.segments().filter(|s| s.kind() == SegType::KERNEL).count();
     assert_eq!(kept, 2, "the earlier kernel is kept");
 
-    let vectors = Embedding { kind: SegType::VEC, payload: &[b"x"], digest: [0; 32] };
+    let vectors = Embedding { kind: SegType::VEC, payload: &[b"x"], digest: [0; 32], name: None };
     assert!(matches!(store.embed(&vectors), Err(Error::Invalid { .. })));
     store.freeze().expect("frozen");
     let payload = WasmPayload::new(module, &WasmOptions::default()).expect("a module");
-    let late = Embedding { kind: SegType::WASM, payload: &payload.pieces(), digest: payload.digest };
+    let late =
+        Embedding { kind: SegType::WASM, payload: &payload.pieces(), digest: payload.digest, name: None };
     assert!(matches!(store.embed(&late), Err(Error::Frozen { .. })));
 }
