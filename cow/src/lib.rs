@@ -11,6 +11,7 @@
 
 mod binding;
 mod branch;
+mod coded;
 mod compact;
 mod coverage;
 mod create;

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rvf_format::id_directory::IdDirectory;
 use rvf_index::{Bitmap, Image};
 
 use crate::rows::RowTable;
@@ -17,6 +18,7 @@ pub(crate) struct Live {
     covered: u32,
     /// `(id, newest ordinal)` of the tail, ascending by id; dead ids are not in it.
     tail: Vec<(u64, u32)>,
+    directory: IdDirectory,
     /// Covered rows that died after the image was made.
     denied: Bitmap,
     denied_count: u64,
@@ -77,7 +79,8 @@ impl Live {
             }
         }
         tail.retain(|(id, _)| deleted.binary_search(id).is_err());
-        Self { image, covered, tail, denied, denied_count, ordinals: OnceLock::new() }
+        let directory = IdDirectory::new(tail.iter().map(|(id, _)| *id));
+        Self { image, covered, tail, directory, denied, denied_count, ordinals: OnceLock::new() }
     }
 
     /// Live vectors.
@@ -100,18 +103,49 @@ impl Live {
         (self.denied_count > 0).then_some(&self.denied)
     }
 
+    /// How many rows those are.
+    pub(crate) fn denied_count(&self) -> u64 {
+        self.denied_count
+    }
+
     /// The image, when there is one.
     pub(crate) fn image(&self) -> Option<&Arc<Image>> {
         self.image.as_ref()
     }
 
-    /// The live row of an id. O(log n).
-    pub(crate) fn find(&self, id: u64) -> Option<u32> {
-        if let Ok(at) = self.tail.binary_search_by_key(&id, |(i, _)| *i) {
-            return self.tail.get(at).map(|(_, o)| *o);
+    /// The live row of an id. O(log n), less where ids are spread evenly.
+    pub(crate) fn find(&self, id: u64, rows: &RowTable) -> Option<u32> {
+        let near = self.tail.get(self.directory.places(id)).unwrap_or(&[]);
+        let found = match near {
+            [] => None,
+            [only] => (only.0 == id).then_some(only.1),
+            many => {
+                many.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|at| many.get(at)).map(|f| f.1)
+            }
+        };
+        if found.is_some() {
+            return found;
+        }
+        if let Some(ordinal) = self.likely(id)
+            && rows.id(ordinal) == id
+        {
+            return Some(ordinal);
         }
         let ordinal = self.image.as_ref()?.find_id(id)?;
-        (ordinal < self.covered && !self.denied.get(ordinal)).then_some(ordinal)
+        self.counts(ordinal).then_some(ordinal)
+    }
+
+    /// Whether a covered row of the image has not died since.
+    fn counts(&self, ordinal: u32) -> bool {
+        ordinal < self.covered && !self.denied.get(ordinal)
+    }
+
+    /// The covered row where an id is most likely, where ids were given out one after another. If that is its id, it is the
+    /// live row of it: a newer one would deny it. Reads next to nothing.
+    #[inline]
+    pub(crate) fn likely(&self, id: u64) -> Option<u32> {
+        let ordinal = self.image.as_ref()?.likely_ordinal(id)?;
+        self.counts(ordinal).then_some(ordinal)
     }
 
     /// Whether the list of live ordinals is there.

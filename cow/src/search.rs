@@ -1,10 +1,10 @@
-//! Answering queries: plan, walk or scan, merge with rows newer than the index.
+//! Answering queries: plan, walk or scan, and put together what each file of a chain has.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rvf_index::exact::{self, Selection};
-use rvf_index::{Bitmap, Candidate, Hit, Plan, Scratch, default_ef, plan};
+use rvf_index::{Bitmap, Candidate, Hidden, Hit, Plan, Scratch, Within, default_ef, plan, sort_key};
 
 use crate::branch::resolve::Layer;
 use crate::error::Error;
@@ -15,6 +15,8 @@ use crate::view::View;
 pub const MAX_QUERIES: usize = 1 << 20;
 /// Results of all queries of one request together, at most: a gigabyte of them.
 const MAX_HITS: u64 = 1 << 26;
+/// A row read in full costs as much as the codes of this many.
+const CODES_A_ROW: u64 = 16;
 
 impl View {
     /// Answers every query of a request, in order.
@@ -30,15 +32,12 @@ impl View {
         let dim = self.dimension();
         let queries = self.split_queries(request.queries)?;
         self.complete()?;
-        let allow = match request.filter {
-            Some(text) if !text.trim().is_empty() => Some(self.matching(text)?),
-            _ => None,
-        };
         let filter = request.filter.filter(|text| !text.trim().is_empty());
+        let own = filter.map(|text| self.matching(text)).transpose()?;
+        let layers = self.layers().unwrap_or(&[]);
         let mut inherited = Vec::new();
-        for (layer, at) in self.layers().unwrap_or(&[]).iter().zip(1..) {
-            let allow = filter.map(|text| self.layer_matching(layer, at, text)).transpose()?;
-            inherited.push((layer, allow));
+        for (layer, at) in layers.iter().zip(1..) {
+            inherited.push(filter.map(|text| self.layer_matching(layer, at, text)).transpose()?);
         }
         let hits = (queries as u64).saturating_mul(self.resolved().len().min(request.k as u64));
         if hits > MAX_HITS {
@@ -49,7 +48,17 @@ impl View {
                 ),
             });
         }
-        let job = Job { view: self, layer: None, request, allow: allow.as_deref(), inherited: &inherited };
+        let mut parts = vec![Part::new(self, None, own.as_deref())];
+        parts.extend(
+            layers
+                .iter()
+                .zip(&inherited)
+                .map(|(layer, allow)| Part::new(&layer.view, Some(layer), allow.as_ref())),
+        );
+        // What the largest part finds bounds what is worth looking at in the others.
+        parts.retain(|part| part.shown > 0);
+        parts.sort_by_key(|part| std::cmp::Reverse(part.shown));
+        let job = Job { view: self, request, parts: &parts };
         let threads = request.threads.clamp(1, queries.max(1));
         let mut answers: Vec<Answer> = Vec::with_capacity(queries);
         if threads <= 1 {
@@ -84,16 +93,24 @@ impl View {
     }
 }
 
+/// The rows of one file that may be answered.
+#[derive(Debug, Clone, Copy)]
+struct Part<'a> {
+    view: &'a View,
+    /// For the rows of an ancestor: what is hidden of them.
+    layer: Option<&'a Layer>,
+    /// The rows that match the filter.
+    allow: Option<&'a Bitmap>,
+    shown: u64,
+}
+
 /// One request against one view.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Job<'a> {
     view: &'a View,
     request: &'a SearchRequest<'a>,
-    allow: Option<&'a Bitmap>,
-    /// For the rows of an ancestor: what is hidden of them.
-    layer: Option<&'a Layer>,
-    /// The ancestors of a copy-on-write child, and the rows of each that match the filter.
-    inherited: &'a [(&'a Layer, Option<Bitmap>)],
+    /// The file's own rows and those of its ancestors.
+    parts: &'a [Part<'a>],
 }
 
 impl Job<'_> {
@@ -142,45 +159,58 @@ impl Job<'_> {
         {
             return Err(Error::Timeout { ms: 0 });
         }
-        let mut answer = self.own(q, scratch, threads)?;
-        for (layer, allow) in self.inherited {
-            let part = Job {
-                view: &layer.view,
-                layer: Some(layer),
-                request: self.request,
-                allow: allow.as_ref(),
-                inherited: &[],
-            };
-            let found = part.own(q, scratch, threads)?;
-            answer.hits.extend(found.hits);
-            answer.hits.sort_unstable_by(Hit::order);
-            answer.hits.truncate(self.request.k);
-            answer.exact &= found.exact;
-            answer.visited += found.visited;
-            if !found.exact {
-                answer.layer = found.layer;
-            }
+        let k = self.request.k;
+        let mut answer = Answer { layer: "scan", exact: true, ..Answer::default() };
+        for part in self.parts {
+            // No row farther than the `k`-th found so far can be answered.
+            let bound = nth(&answer.hits, k, |hit| hit.distance);
+            part.search(self.request, q, bound, scratch, threads, &mut answer)?;
+        }
+        if let Some(hit) = answer.hits.iter().find(|hit| !hit.distance.is_finite()) {
+            return Err(Error::Invalid {
+                what: format!(
+                    "the distance to vector {} is not a finite number: the values are too large for f32",
+                    hit.id
+                ),
+            });
         }
         answer.micros = started.elapsed().as_secs_f64() * 1e6;
         Ok(answer)
     }
+}
 
-    /// Answers from the rows of one file.
-    fn own(&self, q: &[f32], scratch: &mut Scratch, threads: usize) -> Result<Answer, Error> {
-        let view = self.view;
-        let live = view.live_state();
+/// The distance of the `k`-th; infinite while there are fewer.
+fn nth<T>(found: &[T], k: usize, distance: impl Fn(&T) -> f32) -> f32 {
+    k.checked_sub(1).and_then(|at| found.get(at)).map_or(f32::INFINITY, distance)
+}
+
+impl<'a> Part<'a> {
+    fn new(view: &'a View, layer: Option<&'a Layer>, allow: Option<&'a Bitmap>) -> Self {
+        let masked = layer.map_or(0, Layer::masked);
+        Self { view, layer, allow, shown: view.live_state().count().saturating_sub(masked) }
+    }
+
+    /// Adds what is found here to an answer. Rows farther than `bound` need not be found.
+    fn search(
+        &self,
+        request: &SearchRequest<'_>,
+        q: &[f32],
+        bound: f32,
+        scratch: &mut Scratch,
+        threads: usize,
+        answer: &mut Answer,
+    ) -> Result<(), Error> {
+        let (view, live) = (self.view, self.view.live_state());
         let mask = self.layer.and_then(Layer::mask);
         let masked = self.layer.map_or(0, Layer::masked);
-        let shown = live.count().saturating_sub(masked);
-        let wanted = usize::try_from(shown).unwrap_or(usize::MAX).min(self.request.k);
-        let mut answer = Answer { layer: "scan", exact: true, ..Answer::default() };
+        let wanted = usize::try_from(self.shown).unwrap_or(usize::MAX).min(request.k);
         if wanted == 0 {
-            return Ok(answer);
+            return Ok(());
         }
-        let ef = self.request.ef.unwrap_or_else(|| default_ef(wanted)).max(wanted);
+        let ef = request.ef.unwrap_or_else(|| default_ef(wanted)).max(wanted);
         let mut found: Vec<Candidate> = Vec::with_capacity(wanted + 1);
         let walk = match live.image() {
-            Some(image) if !self.request.exact => {
+            Some(image) if !request.exact => {
                 let matching = self.allow.map_or(live.indexed().saturating_sub(masked), Bitmap::count);
                 match plan(matching, u64::from(image.nodes()), wanted, ef) {
                     Plan::Walk { ef } => Some((image, ef)),
@@ -189,78 +219,96 @@ impl Job<'_> {
             }
             _ => None,
         };
-        if let Some((image, ef)) = walk {
-            if !view.image_in_memory {
-                view.loading.start(view.bytes(), image.range());
-            }
-            // Where a younger file hides few rows, it is cheaper to find some more and drop those than to ask of every
-            // row on the way whether it is hidden.
-            let few = self.layer.filter(|layer| {
-                self.allow.is_none() && layer.mask_count().saturating_mul(8) <= u64::from(image.nodes())
-            });
-            let mut loose = None;
-            if let Some(mask) = few.and_then(Layer::mask) {
-                let more = wanted + wanted / 4 + 8;
-                let stats = image
-                    .search(q, more, ef.max(more), &view.rows, None, None, scratch, &mut found)
-                    .map_err(|e| Error::Invalid { what: e.to_string() })?;
-                found.retain(|c| !mask.get(c.ordinal));
-                found.truncate(wanted);
-                loose = Some(stats).filter(|_| found.len() == wanted);
-            }
-            let stats = match loose {
-                Some(stats) => stats,
-                None => image
-                    .search(
-                        q,
-                        wanted,
-                        ef,
-                        &view.rows,
-                        self.allow,
-                        mask.or(live.denied()),
-                        scratch,
-                        &mut found,
-                    )
-                    .map_err(|e| Error::Invalid { what: e.to_string() })?,
-            };
-            answer.visited = u64::from(stats.visited);
-            answer.exact = stats.scanned;
-            answer.layer = if stats.scanned { "scan" } else { "C" };
-            let mut hits: Vec<Hit> = found.iter().map(|c| c.hit(&view.rows)).collect();
-            if !live.tail().is_empty() {
-                let tail: Vec<u32> = live
-                    .tail()
-                    .iter()
-                    .map(|(_, ordinal)| *ordinal)
-                    .filter(|o| self.allow.is_none_or(|set| set.get(*o)))
-                    .filter(|o| mask.is_none_or(|set| !set.get(*o)))
-                    .collect();
-                answer.visited += tail.len() as u64;
-                let select = Selection::Ordinals(&tail);
-                exact::scan(view.metric, q, &view.rows, select, wanted, &mut found);
-                hits.extend(found.iter().map(|c| c.hit(&view.rows)));
-                hits.sort_unstable_by(Hit::order);
-                hits.truncate(wanted);
-            }
-            answer.hits = hits;
-        } else {
-            let select = match (self.allow, self.layer.filter(|_| mask.is_some())) {
-                (Some(set), _) => Selection::Bitmap(set),
-                (None, Some(layer)) => Selection::Bitmap(layer.visible()),
-                (None, None) => Selection::Ordinals(live.ordinals()),
-            };
-            answer.visited = self.allow.map_or(shown, Bitmap::count);
-            exact::scan_threads(view.metric, q, &view.rows, select, wanted, threads, &mut found);
-            answer.hits = found.iter().map(|c| c.hit(&view.rows)).collect();
+        let Some((image, ef)) = walk else {
+            answer.visited += self.allow.map_or(self.shown, Bitmap::count);
+            self.scan(request.exact, q, wanted, bound, scratch, threads, &mut found);
+            self.add(&found, request.k, answer);
+            return Ok(());
+        };
+        if !view.image_in_memory {
+            view.loading.start(view.bytes(), image.range());
         }
-        if let Some(at) = answer.hits.iter().position(|h| !h.distance.is_finite()) {
-            return Err(Error::Invalid {
-                what: format!(
-                    "the distance to vector {} is not a finite number: the values are too large for f32",
-                    answer.hits.get(at).map_or(0, |h| h.id)
-                ),
-            });
+        let stats = match self.allow {
+            Some(_) => {
+                let deny = mask.or(live.denied());
+                image.search(q, wanted, ef, &view.rows, self.allow, deny, scratch, &mut found)
+            }
+            None => {
+                let layer = self.layer.and_then(|layer| Some((layer.mask()?, layer.mask_count())));
+                let hidden = layer.or_else(|| live.denied().map(|rows| (rows, live.denied_count())));
+                let hidden = hidden.map(|(rows, count)| Hidden { rows, count });
+                image.search_near(q, wanted, ef, &view.rows, hidden, bound, scratch, &mut found)
+            }
+        };
+        let stats = stats.map_err(|e| Error::Invalid { what: e.to_string() })?;
+        answer.visited += u64::from(stats.visited);
+        if !stats.scanned {
+            answer.exact = false;
+            answer.layer = "C";
         }
-        Ok(answer)
+        self.add(&found, request.k, answer);
+        if !live.tail().is_empty() {
+            answer.visited += live.tail().len() as u64;
+            let bound = bound.min(nth(&answer.hits, request.k, |hit| hit.distance));
+            match view.coded_tail() {
+                Some(codes) => {
+                    let within = Within { allow: self.allow, deny: mask, bound };
+                    codes.scan(q, &view.rows, within, wanted, scratch, &mut found);
+                }
+                None => {
+                    let tail: Vec<u32> = live
+                        .tail()
+                        .iter()
+                        .map(|(_, ordinal)| *ordinal)
+                        .filter(|o| self.allow.is_none_or(|set| set.get(*o)))
+                        .filter(|o| mask.is_none_or(|set| !set.get(*o)))
+                        .collect();
+                    let select = Selection::Ordinals(&tail);
+                    exact::scan(view.metric, q, &view.rows, select, wanted, &mut found);
+                }
+            }
+            self.add(&found, request.k, answer);
+        }
+        Ok(())
+    }
+
+    /// The nearest of all rows that may be answered, within the bound at least.
+    fn scan(
+        &self,
+        plainly: bool,
+        q: &[f32],
+        wanted: usize,
+        bound: f32,
+        scratch: &mut Scratch,
+        threads: usize,
+        found: &mut Vec<Candidate>,
+    ) {
+        let view = self.view;
+        let mask = self.layer.and_then(Layer::mask);
+        // Few matching rows are looked at one by one.
+        let many = self.allow.is_none_or(|set| set.count().saturating_mul(CODES_A_ROW) > view.live());
+        if let Some(codes) = (!plainly && many).then(|| view.coded_rows()).flatten() {
+            let within = Within { allow: self.allow, deny: mask, bound };
+            codes.scan(q, &view.rows, within, wanted, scratch, found);
+            return;
+        }
+        let select = match (self.allow, self.layer.filter(|_| mask.is_some())) {
+            (Some(set), _) => Selection::Bitmap(set),
+            (None, Some(layer)) => Selection::Bitmap(layer.visible()),
+            (None, None) => Selection::Ordinals(view.live_ordinals()),
+        };
+        exact::scan_threads(view.metric, q, &view.rows, select, wanted, threads, found);
+    }
+
+    /// Puts some of the nearest in their places.
+    fn add(&self, found: &[Candidate], k: usize, answer: &mut Answer) {
+        let bound = sort_key(nth(&answer.hits, k, |hit| hit.distance));
+        let before = answer.hits.len();
+        let near = found.iter().filter(|c| before < k || sort_key(c.distance) <= bound);
+        answer.hits.extend(near.map(|c| c.hit(&self.view.rows)));
+        if before > 0 && answer.hits.len() > before {
+            answer.hits.sort_unstable_by(Hit::order);
+        }
+        answer.hits.truncate(k);
     }
 }

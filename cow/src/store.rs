@@ -336,6 +336,9 @@ fn load(
         end = Some(Ok(Parent::new(parent, unchanged)));
     }
     attach(&mut view, end, last)?;
+    if let Some(last) = last {
+        view.inherit_codes(last);
+    }
     Ok(view)
 }
 
@@ -547,6 +550,7 @@ fn load_one(
         filters: Filters::default(),
         max_id: std::sync::OnceLock::new(),
         live_set: std::sync::OnceLock::new(),
+        codes: crate::coded::Codes::default(),
     })
 }
 

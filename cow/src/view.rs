@@ -18,6 +18,7 @@ use rvf_index::{Bitmap, Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
 use crate::branch::pin::Pin;
 use crate::branch::resolve::Place;
+use crate::coded::Codes;
 use crate::error::Error;
 use crate::filters::Filters;
 use crate::live::Live;
@@ -68,6 +69,7 @@ pub struct View {
     pub(crate) filters: Filters,
     pub(crate) max_id: OnceLock<Option<u64>>,
     pub(crate) live_set: OnceLock<Bitmap>,
+    pub(crate) codes: Codes,
 }
 
 /// What tells one state of a file from another without reading it.
@@ -215,10 +217,10 @@ impl View {
         self.rows.vector(ordinal)
     }
 
-    /// The live row of an id. O(log n).
+    /// The live row of an id. O(log n), O(1) where ids are spread evenly.
     #[must_use]
     pub fn find(&self, id: u64) -> Option<u32> {
-        self.live_state().find(id)
+        self.live_state().find(id, &self.rows)
     }
 
     /// Largest id among all rows, dead ones included. O(n) on first use.

@@ -20,6 +20,7 @@ mod error;
 mod finding;
 pub mod header;
 pub mod hot;
+pub mod id_directory;
 pub mod index_seg;
 mod integrity;
 pub mod journal;

@@ -2,6 +2,7 @@
 
 use crate::checksum::fold32;
 use crate::error::{Error, Result, codes};
+use crate::id_directory::IdList;
 use crate::reader::Reader;
 
 const MAGIC: u32 = 0x5256_4D42;
@@ -35,7 +36,7 @@ pub struct Membership {
     /// Bit n%8 of byte n/8 is id n. Empty for a list.
     pub bitmap: Vec<u8>,
     /// The hidden ids of a list, ascending. Empty for a bitmap.
-    pub list: Vec<u64>,
+    pub list: IdList,
 }
 
 impl Membership {
@@ -78,6 +79,7 @@ impl Membership {
             let Some(list) = decode_list(bitmap, members) else {
                 return r.fail(format!("list is not {members} ascending ids"));
             };
+            let list = IdList::new(list);
             return Ok(Self { filter_type, mode, capacity, members, generation, bitmap: Vec::new(), list });
         }
         if (size as u64) < capacity.div_ceil(8) {
@@ -97,7 +99,7 @@ impl Membership {
             members,
             generation,
             bitmap: bitmap.to_vec(),
-            list: Vec::new(),
+            list: IdList::default(),
         })
     }
 
@@ -132,7 +134,7 @@ impl Membership {
             members: 0,
             generation: 0,
             bitmap: vec![0; bytes as usize],
-            list: Vec::new(),
+            list: IdList::default(),
         })
     }
 
@@ -148,7 +150,7 @@ impl Membership {
             members: list.len() as u64,
             generation: 0,
             bitmap: Vec::new(),
-            list,
+            list: IdList::new(list),
         }
     }
 
@@ -157,7 +159,7 @@ impl Membership {
     pub fn hidden(&self) -> Option<Vec<u64>> {
         match self.mode {
             Mode::Include => None,
-            Mode::Sparse => Some(self.list.clone()),
+            Mode::Sparse => Some(self.list.to_vec()),
             Mode::Exclude => {
                 let bytes = self.bitmap.iter().enumerate().filter(|(_, byte)| **byte != 0);
                 let bits = bytes.flat_map(|(at, byte)| {
@@ -179,7 +181,7 @@ impl Membership {
         match self.mode {
             Mode::Include => self.bit(id),
             Mode::Exclude => !self.bit(id),
-            Mode::Sparse => self.list.binary_search(&id).is_err(),
+            Mode::Sparse => !self.list.contains(id),
         }
     }
 

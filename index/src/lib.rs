@@ -7,6 +7,7 @@
 //!
 //! # Parts
 //! - [`exact`]: the distances of the format, bit for bit, and the exact scan. The oracle and the fallback.
+//! - [`CodedRows`]: codes of rows that no image has, in memory; a scan of them with the same answers as the exact one.
 //! - [`build`] makes a *search image*, one contiguous byte string; [`Image`] searches it in place without loading it.
 //! - [`filter`]: metadata expressions to [`Bitmap`]s of row ordinals; [`plan`] chooses between walk and scan.
 //!
@@ -17,6 +18,7 @@
 
 mod bitmap;
 mod build;
+mod coded;
 mod codes;
 mod error;
 pub mod exact;
@@ -31,8 +33,9 @@ mod walk;
 
 pub use bitmap::{Bitmap, Iter as BitmapIter};
 pub use build::{BuildParams, NoProgress, Progress, build, from_graph};
+pub use coded::{CodedRows, Within};
 pub use error::{Family, IndexError};
-pub use image::{Csr, Image, ImageBytes, ReferenceGraph, SearchStats};
+pub use image::{Csr, Hidden, Image, ImageBytes, ReferenceGraph, SearchStats};
 pub use metric::Metric;
 pub use plan::{Plan, SCAN_BELOW_ROWS, default_ef, plan};
 pub use rows::{Candidate, Hit, OwnedRows, Rows, sort_key};

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 
+use crate::coded::Pending;
 use crate::codes::QueryCode;
 
 /// Reusable working memory of one thread's searches: O(ef) lists and one byte per node.
@@ -19,6 +20,7 @@ pub struct Scratch {
     pub(crate) dots: Vec<i32>,
     pub(crate) estimates: Vec<f32>,
     pub(crate) ordinals: Vec<u32>,
+    pub(crate) pending: Pending,
 }
 
 impl Scratch {
@@ -34,6 +36,7 @@ impl Scratch {
             + 8 * (self.pool.entries.capacity() + self.results.entries.capacity())
             + 4 * (self.todo.capacity() + self.next.capacity() + self.dots.capacity())
             + 4 * (self.estimates.capacity() + self.ordinals.capacity())
+            + self.pending.memory_bytes()
     }
 
     /// Makes room for batches of `batch` nodes.

@@ -90,12 +90,14 @@ pub(crate) struct Stop {
     pub(crate) slack: f32,
     pub(crate) least: usize,
     pub(crate) most: usize,
+    /// Largest estimate worth expanding whatever was found; infinite when nothing is known beforehand.
+    pub(crate) outer: f32,
 }
 
 impl Stop {
     /// The plain rule.
     pub(crate) fn plain(ef: usize) -> Self {
-        Self { k: ef, gamma: 0.0, offset: 0.0, slack: 0.0, least: ef, most: ef }
+        Self { k: ef, gamma: 0.0, offset: 0.0, slack: 0.0, least: ef, most: ef, outer: f32::INFINITY }
     }
 
     /// The rule for a search of `k` with this `ef`. `radius` is the image's (see its header).
@@ -119,6 +121,7 @@ impl Stop {
             // about how far the walk has come: there the plain rule is the least.
             least: if metric == Metric::InnerProduct { ef } else { ef.div_ceil(2) }.max(k),
             most: ef.saturating_mul(3),
+            outer: f32::INFINITY,
         }
     }
 
@@ -157,7 +160,8 @@ pub(crate) fn walk(
     // The plain rule knows no distance beyond which nothing is expanded.
     let adaptive = stop.most > stop.least;
     // Keys above `limit` are expanded only to make up the least number, keys from `cut` on never.
-    let (mut limit, mut cut) = (u64::MAX, u64::MAX);
+    let outer = if stop.outer.is_finite() { Pool::key(stop.outer, 0) } else { u64::MAX };
+    let (mut limit, mut cut) = (outer, u64::MAX);
     loop {
         codes.estimates(query, todo, dots, estimates);
         seen += todo.len() as u32;
@@ -171,7 +175,7 @@ pub(crate) fn walk(
         }
         todo.clear();
         if adaptive && let Some(kth) = pool.kth(stop.k) {
-            limit = Pool::key(stop.bound(kth), 0);
+            limit = Pool::key(stop.bound(kth), 0).min(outer);
             cut = if expanded >= stop.least { limit } else { limit.max(pool.at(stop.least)) };
         }
         let width = if expanded < NARROW { 1 } else { WIDTH };

@@ -6,32 +6,6 @@ use rvf_index::exact::{self, Selection};
 use rvf_index::{Bitmap, OwnedRows, Rows};
 use support::*;
 
-/// Rows of every kind: copies, near copies, zeros, huge, tiny, not finite.
-fn odd_rows(n: usize, dim: usize, seed: u64) -> OwnedRows {
-    let mut random = Random(seed);
-    let base: Vec<Vec<f32>> = (0..7).map(|_| random.vector(dim)).collect();
-    let mut rows = OwnedRows::new(dim);
-    for i in 0..n {
-        let mut v = base[random.below(7)].clone();
-        match random.below(12) {
-            0 => v.fill(0.0),
-            1 => v.iter_mut().for_each(|x| *x *= 1e-25),
-            2 => v.iter_mut().for_each(|x| *x *= 1e19),
-            3 => v[random.below(dim)] = f32::NAN,
-            4 => v[random.below(dim)] = f32::INFINITY,
-            5 | 6 => {}
-            7 => {
-                let at = random.below(dim);
-                v[at] = f32::from_bits(v[at].to_bits() ^ 1);
-            }
-            8 => v.iter_mut().for_each(|x| *x *= 3e-8),
-            _ => v = random.vector(dim),
-        }
-        rows.push(((i * 31) % n) as u64, &v);
-    }
-    rows
-}
-
 #[test]
 fn equals_the_naive_scan() {
     let mut out = Vec::new();

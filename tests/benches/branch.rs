@@ -1,10 +1,10 @@
 //! What branches cost, in one run, as Markdown tables.
 //!
 //! ```text
-//! cargo bench -p rvf-tests --bench branch -- [DATA] [--rounds N] [--cache DIR] [--programs DIR]
+//! cargo bench -p rvf-tests --bench branch -- [DATA] [--rounds N] [--cache DIR] [--programs DIR] [--store FILE]
 //!     [--only create,edits,read,query,million,list]
 //! ```
-//! DATA is as for the bench `peers`. The synthetic stores (10,000, 100,000 and 1,000,000 vectors of 128 numbers around
+//! DATA is as for the bench `peers`; FILE keeps the store made of it, with its index, for later runs. The synthetic stores (10,000, 100,000 and 1,000,000 vectors of 128 numbers around
 //! 1,000 centres, from a fixed seed) are made in DIR, or in the build directory, and used again by later runs. `million`
 //! asks the largest of them, which takes minutes to index the first time, and is left out unless named. `create` and
 //! `list` need root, or a FUSE that lets users mount.
@@ -65,6 +65,7 @@ struct Plan {
     rounds: usize,
     cache: PathBuf,
     program: Option<PathBuf>,
+    store: Option<PathBuf>,
     only: Vec<String>,
 }
 
@@ -80,6 +81,7 @@ fn plan() -> Outcome<Plan> {
         rounds: 15,
         cache: programs::build_dir().join("branch"),
         program: None,
+        store: None,
         only: Vec::new(),
     };
     let mut args = std::env::args().skip(1);
@@ -89,6 +91,7 @@ fn plan() -> Outcome<Plan> {
             "--rounds" => plan.rounds = value()?.parse::<usize>()?.max(1),
             "--cache" => plan.cache = value()?.into(),
             "--programs" => plan.program = Some(Path::new(&value()?).join("rvf-mount")),
+            "--store" => plan.store = Some(value()?.into()),
             "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
             // Cargo passes this one to every bench.
             "--bench" => {}
@@ -116,20 +119,9 @@ fn run() -> Outcome<()> {
     );
     let real = place.join("data.rvf");
     if ["create", "read", "query", "list"].iter().any(|part| plan.wants(part)) {
-        let store = fill(&real, data.dimension, 0, |row| (row, Vec::new()))?;
-        // With its metadata, which a copy must not have to look at.
-        let (ids, records) = sample::metadata(&plan.data)?.into_iter().unzip();
-        let vectors = data.base.clone();
-        let batch = Batch {
-            dimension: data.dimension,
-            ids: Some(ids),
-            vectors,
-            metadata: records,
-            on_bad_row: BadRow::Refuse,
-        };
-        store.ingest(&batch, &NoProgress)?;
-        if plan.wants("query") {
-            store.reindex(&ReindexOptions::default(), &NoProgress)?;
+        match plan.store.as_ref().filter(|kept| kept.exists()) {
+            Some(kept) => drop(std::fs::copy(kept, &real)?),
+            None => make(&plan, &data, &real)?,
         }
     }
     pin(&[std::thread::available_parallelism().map_or(1, std::num::NonZero::get) - 1])?;
@@ -152,6 +144,29 @@ fn run() -> Outcome<()> {
     }
     if plan.wants("list") {
         list_table(&plan, &place, &real)?;
+    }
+    Ok(())
+}
+
+/// Makes the store of the data set.
+fn make(plan: &Plan, data: &Sample, path: &Path) -> Outcome<()> {
+    let store = fill(path, data.dimension, 0, |row| (row, Vec::new()))?;
+    // With its metadata, which a copy must not have to look at.
+    let (ids, records) = sample::metadata(&plan.data)?.into_iter().unzip();
+    let vectors = data.base.clone();
+    let batch = Batch {
+        dimension: data.dimension,
+        ids: Some(ids),
+        vectors,
+        metadata: records,
+        on_bad_row: BadRow::Refuse,
+    };
+    store.ingest(&batch, &NoProgress)?;
+    if plan.wants("query") || plan.store.is_some() {
+        store.reindex(&ReindexOptions::default(), &NoProgress)?;
+    }
+    if let Some(kept) = &plan.store {
+        std::fs::copy(path, kept)?;
     }
     Ok(())
 }
@@ -395,15 +410,22 @@ fn read_table(plan: &Plan, place: &Place, real: &Path, all: &[u64]) -> Outcome<(
     println!("| found by id | {:.0} | {:.0} | {:.2} |", median(ids.0), median(ids.1), median(ratios.0));
     println!("| at a known place | {:.0} | {:.0} | {:.2} |\n", median(at.0), median(at.1), median(ratios.1));
 
-    let hidden: Vec<u64> = (0..1_000_000).step_by(100).collect();
+    let mut hidden = BTreeSet::new();
+    while hidden.len() < 10_000 {
+        hidden.insert(random.bits() % 1_000_000);
+    }
     let mut bitmap = Membership::empty(Mode::Exclude, 1_000_000)?;
     for id in &hidden {
         bitmap.set(*id, true);
     }
+    let all: Vec<u64> = (0..READS).map(|_| random.bits() % 1_000_000).collect();
+    let some: Vec<u64> = hidden.iter().copied().collect();
+    let some = (0..READS).map(|_| some[random.bits() as usize % some.len()]).collect();
     let list = Membership::hiding(hidden);
-    let asked: Vec<u64> = (0..READS).map(|_| random.bits() % 1_000_000).collect();
     println!("| membership test, 1,000,000 ids, 1 % hidden | ns |\n|---|---:|");
-    for (name, filter) in [("bitmap", &bitmap), ("list", &list)] {
+    let tests =
+        [("bitmap", &bitmap, &all), ("list", &list, &all), ("list, ids that are in it", &list, &some)];
+    for (name, filter, asked) in tests {
         let once = || asked.iter().filter(|id| filter.shows(**id)).count();
         let one = |_| {
             let (took, _) = took(|| (0..10).map(|_| black_box(once())).sum::<usize>());
@@ -461,13 +483,26 @@ fn query_table(
     edited.delete(&gone[..share])?;
 
     let exact = |store: &Store| -> Outcome<Vec<Vec<u64>>> { Ok(ask(store, queries, None, true)?.1) };
-    let truths = [exact(&parent)?, exact(&fresh)?, exact(&edited)?];
+    let mut stores = vec![&parent, &fresh, &edited];
+    let mut names = vec!["parent", "fresh branch", "branch, 1 % overwritten and 1 % deleted"];
+    // What a mount does by itself for so many rows.
+    let indexed = if edited.view().wants_index() {
+        let path = place.join("indexed.rvf");
+        std::fs::copy(edited.path(), &path)?;
+        let indexed = open(&path)?;
+        indexed.reindex(&ReindexOptions::default(), &NoProgress)?;
+        names.push("the same, its own rows indexed");
+        Some(indexed)
+    } else {
+        None
+    };
+    stores.extend(&indexed);
+    let truths = stores.iter().map(|store| exact(store)).collect::<Outcome<Vec<_>>>()?;
     let banned: BTreeSet<u64> = gone[..share].iter().copied().collect();
     if truths[2].iter().flatten().any(|id| banned.contains(id)) {
         return Err("a deleted vector was found".into());
     }
-    let stores = [&parent, &fresh, &edited];
-    // The smallest parameter that reaches the recall in all three, so that all do the same work.
+    // The smallest parameter that reaches the recall in all, so that all do the same work.
     let mut ef = 16;
     let found = loop {
         let mut recalls = Vec::new();
@@ -479,25 +514,24 @@ fn query_table(
         }
         ef += 8;
     };
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
-    let mut ratios = [Vec::new(), Vec::new(), Vec::new()];
+    let mut times = vec![Vec::new(); stores.len()];
+    let mut ratios = times.clone();
     let count = (queries.len() / dimension) as f64;
     for round in 0..plan.rounds {
-        let mut seconds = [0.0; 3];
-        for turn in 0..3 {
-            let which = (round + turn) % 3;
+        let mut seconds = vec![0.0; stores.len()];
+        for turn in 0..stores.len() {
+            let which = (round + turn) % stores.len();
             for _ in 0..4 {
                 seconds[which] += ask(stores[which], queries, Some(ef), false)?.0;
             }
         }
-        for which in 0..3 {
+        for which in 0..stores.len() {
             times[which].push(4.0 * count / seconds[which]);
             ratios[which].push(seconds[0] / seconds[which]);
         }
     }
     println!("### Queries of {of}, ef = {ef}\n");
     println!("| | recall@10 | QPS | min..max | x parent |\n|---|---:|---:|---:|---:|");
-    let names = ["parent", "fresh branch", "branch, 1 % overwritten and 1 % deleted"];
     for (((name, found), times), ratios) in names.iter().zip(found).zip(times).zip(ratios) {
         let (least, most) = times.iter().fold((f64::INFINITY, 0f64), |(a, b), t| (a.min(*t), b.max(*t)));
         println!(

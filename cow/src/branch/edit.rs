@@ -43,7 +43,7 @@ fn filter_for(view: &View, hidden: Vec<u64>, spent: u64, deltas: bool) -> Result
         return Ok(list);
     }
     let mut filter = Membership::empty(Mode::Exclude, capacity).map_err(format_error)?;
-    for id in &list.list {
+    for id in list.list.iter() {
         filter.set(*id, true);
     }
     Ok(filter)

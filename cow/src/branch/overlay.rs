@@ -20,11 +20,10 @@ use crate::view::View;
 impl View {
     /// The metadata that the file itself holds. Never fails: what cannot be read becomes a finding.
     pub(crate) fn own_metadata(&self) -> MetaState {
-        let live = self.live_state();
         let old_child = self.parent.is_some() && self.pin.is_none();
         let resolved = self.resolved();
         meta::replay(self.bytes(), &self.contents.meta_entries, &|id| {
-            live.find(id).is_some() || (old_child && resolved.find(id).is_some())
+            self.find(id).is_some() || (old_child && resolved.find(id).is_some())
         })
     }
 

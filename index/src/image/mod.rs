@@ -11,6 +11,7 @@ pub(crate) mod layout;
 mod search;
 
 use std::ops::{Deref, Range};
+use std::sync::OnceLock;
 
 use crate::codes::{CodeView, f32_at, u32_at};
 use crate::simd::{CodeTable, kernels};
@@ -19,7 +20,7 @@ use crate::{IndexError, Metric};
 use layout::{Header, Section};
 
 pub use export::{Csr, ReferenceGraph};
-pub use search::SearchStats;
+pub use search::{Hidden, SearchStats};
 
 /// Bytes that an image is read from: anything that derefs to a byte slice and can be shared between threads.
 pub trait ImageBytes: Send + Sync + 'static {
@@ -39,7 +40,26 @@ pub struct Image {
     range: Range<usize>,
     header: Header,
     metric: Metric,
+    spread: OnceLock<Option<Spread>>,
 }
+
+/// Ids given out one after another, at about even distances, to rows in file order.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    first: u64,
+    last: u64,
+    /// Rows for each id from the first.
+    rate: f64,
+}
+
+impl Spread {
+    fn ordinal(&self, id: u64) -> Option<u32> {
+        (self.first..=self.last).contains(&id).then(|| ((id - self.first) as f64 * self.rate + 0.5) as u32)
+    }
+}
+
+/// Ids that are looked up before [`Image::likely_ordinal`] is of any use.
+const SPREAD_SAMPLE: usize = 64;
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -77,7 +97,7 @@ impl Image {
             offset: 12,
             what: format!("unknown metric {}", header.metric),
         })?;
-        Ok(Self { bytes: Box::new(bytes), range, header, metric })
+        Ok(Self { bytes: Box::new(bytes), range, header, metric, spread: OnceLock::new() })
     }
 
     fn image_bytes(&self) -> &[u8] {
@@ -205,6 +225,30 @@ impl Image {
     pub fn node_of_ordinal(&self, ordinal: u32) -> Option<u32> {
         u32_at(self.header.section(self.image_bytes(), Section::NodeOfOrdinal), ordinal as usize)
             .filter(|n| *n < self.nodes())
+    }
+
+    /// The covered row that an id is in most likely, reckoned from the first and the last id; nothing where that would
+    /// seldom be right, or where rows were dead when the image was built. A row there with that id is the id's node. O(1),
+    /// reading nothing after the first call, which looks at some ids.
+    #[inline]
+    pub fn likely_ordinal(&self, id: u64) -> Option<u32> {
+        (*self.spread.get_or_init(|| self.spread())).as_ref()?.ordinal(id)
+    }
+
+    fn spread(&self) -> Option<Spread> {
+        let nodes = self.nodes() as usize;
+        if self.nodes() != self.covered_rows() {
+            return None;
+        }
+        let ids = self.header.section(self.image_bytes(), Section::Ids).as_chunks::<8>().0;
+        let at = |i: usize| ids.get(i).map(|bytes| u64::from_le_bytes(*bytes));
+        let (first, last) = (at(0)?, at(nodes.checked_sub(1)?)?);
+        let rate = nodes.saturating_sub(1) as f64 / last.saturating_sub(first).max(1) as f64;
+        let spread = Spread { first, last, rate };
+        let right = |i: usize| {
+            at(i).is_some_and(|id| spread.ordinal(id).is_some_and(|o| self.find_id(id) == Some(o)))
+        };
+        (0..SPREAD_SAMPLE).all(|i| right(i * (nodes - 1) / SPREAD_SAMPLE)).then_some(spread)
     }
 
     /// Row ordinal of a vector id, by binary search. O(log n), reading one or two pages.

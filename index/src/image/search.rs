@@ -9,6 +9,9 @@ use crate::simd::{GROUP, prefetch_many};
 use crate::walk::{Stop, descend, numbers, walk};
 use crate::{Bitmap, Candidate, IndexError, Metric, Rows};
 
+/// Hidden rows are looked past while they are no more than one in this many.
+const FEW: u64 = 3;
+
 /// What a search did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SearchStats {
@@ -18,6 +21,15 @@ pub struct SearchStats {
     pub reranked: u32,
     /// All matching rows were looked at, instead of or after a walk.
     pub scanned: bool,
+}
+
+/// Rows of an image that must not be answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Hidden<'a> {
+    /// Their ordinals.
+    pub rows: &'a Bitmap,
+    /// How many there are.
+    pub count: u64,
 }
 
 /// How many nodes a walk keeps at least, so that those the codes' rounding put behind the `k`-th can still be tried.
@@ -60,11 +72,7 @@ impl Image {
         let matching = pass.count(nodes, self.covered_rows());
         let view = self.view();
         scratch.query.set(self.metric, q, view.centre);
-        // With a query or rows next to zero the format's rule for tiny denominators decides, which codes do not know.
-        let degenerate = self.metric == Metric::Cosine
-            && (scratch.query.norm * self.min_norm() < 2.0 * f64::from(f32::EPSILON)
-                || scratch.query.norm == 0.0);
-        if degenerate {
+        if self.is_degenerate(&scratch.query) {
             return Ok(self.scan_rows(q, k, rows, pass, out));
         }
         let mut stats = SearchStats::default();
@@ -86,11 +94,82 @@ impl Image {
                 }
             }
         }
-        stats.reranked += self.rerank(view, q, k, rows, pass, scratch, out);
+        stats.reranked += self.rerank(view, q, k, rows, pass, f32::INFINITY, scratch, out);
         if out.len() < k && (out.len() as u64) < matching {
             self.scan_codes(view, q, k, rows, pass, scratch, out, &mut stats);
         }
         Ok(stats)
+    }
+
+    /// As [`Image::search`] for a search that has found something elsewhere, or must not answer some few rows.
+    ///
+    /// Rows farther than `bound` are of no interest (infinite: all are): the walk ends where nothing nearer can be
+    /// expected, and there may be fewer than `k` answers. Where few rows are hidden, asking of every row on the way
+    /// whether it may be answered costs more than finding some more and dropping those.
+    ///
+    /// # Errors
+    /// As [`Image::search`].
+    #[expect(clippy::too_many_arguments, reason = "the query's parts are independent")]
+    pub fn search_near(
+        &self,
+        q: &[f32],
+        k: usize,
+        ef: usize,
+        rows: &dyn Rows,
+        hidden: Option<Hidden<'_>>,
+        bound: f32,
+        scratch: &mut Scratch,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, IndexError> {
+        out.clear();
+        self.check(q)?;
+        let deny = hidden.map(|hidden| hidden.rows);
+        let count = hidden.map_or(0, |hidden| hidden.count);
+        let (nodes, view) = (u64::from(self.nodes()), self.view());
+        let k = k.min(self.nodes() as usize);
+        let matching = nodes.saturating_sub(count);
+        let few = count.saturating_mul(FEW) <= nodes;
+        let Plan::Walk { ef } = plan(matching, nodes, k, ef) else {
+            return self.search(q, k, ef, rows, None, deny, scratch, out);
+        };
+        scratch.query.set(self.metric, q, view.centre);
+        if !few || k == 0 || self.is_degenerate(&scratch.query) {
+            return self.search(q, k, ef, rows, None, deny, scratch, out);
+        }
+        let mut stats = SearchStats::default();
+        let wide = ef.max(kept_at_least(k)).min(self.nodes() as usize);
+        let entry = self.enter(view, scratch, &mut stats);
+        // As many more as are hidden among them in the mean, and what that varies by.
+        let mean = k as f64 * count as f64 / matching.max(1) as f64;
+        let more = (mean + mean.sqrt()).ceil() as usize;
+        let mut stop = self.stop(k + more, wide, &scratch.query);
+        if bound.is_finite() {
+            stop.outer = stop.bound(bound - scratch.query.offset);
+        }
+        stats.visited += walk(view.links, view.nodes, view.codes, &[entry], stop, scratch);
+        std::mem::swap(&mut scratch.pool, &mut scratch.results);
+        let pass = Pass { allow: None, deny };
+        if let Some(deny) = deny {
+            // Where many of the nearest are hidden, they are what ended the walk.
+            let nearest =
+                scratch.results.nodes().take(stop.k).filter_map(|n| u32_at(view.ordinals, n as usize));
+            if nearest.filter(|ordinal| deny.get(*ordinal)).count() > more + k / 8 {
+                return self.search(q, k, ef, rows, None, Some(deny), scratch, out);
+            }
+        }
+        stats.reranked += self.rerank(view, q, k, rows, pass, bound, scratch, out);
+        let short = out.len() < k && (out.len() as u64) < matching;
+        if short && (bound.is_infinite() || scratch.results.is_full()) {
+            return self.search(q, k, ef, rows, None, deny, scratch, out);
+        }
+        Ok(stats)
+    }
+
+    /// Whether the format's rule for tiny denominators may decide, which codes do not know: with a query or rows next to
+    /// zero.
+    fn is_degenerate(&self, query: &QueryCode) -> bool {
+        self.metric == Metric::Cosine
+            && (query.norm * self.min_norm() < 2.0 * f64::from(f32::EPSILON) || query.norm == 0.0)
     }
 
     /// Answers from layer A and the rows alone, before the rest of the image is in memory: the lists of the centroids
@@ -227,12 +306,12 @@ impl Image {
         }
         flush(todo);
         stats.scanned = true;
-        stats.reranked += self.rerank(view, q, k, rows, pass, scratch, out);
+        stats.reranked += self.rerank(view, q, k, rows, pass, f32::INFINITY, scratch, out);
     }
 
     /// Gives the nodes in `scratch.results`, best first, their exact distances, and the `k` best of them to `out`. Ends
-    /// when the estimates left are worse than the `k`-th exact distance by more than rounding explains. Returns how
-    /// many were computed.
+    /// when the estimates left are worse than the `k`-th exact distance, or than `bound`, by more than rounding explains.
+    /// Returns how many were computed.
     #[expect(clippy::too_many_arguments, reason = "parts of one search")]
     fn rerank(
         &self,
@@ -241,6 +320,7 @@ impl Image {
         k: usize,
         rows: &dyn Rows,
         pass: Pass<'_>,
+        bound: f32,
         scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> u32 {
@@ -250,7 +330,11 @@ impl Image {
         let count = rows.len();
         let slack = 1.5 * self.stop(k, k, query).slack;
         let mut estimates = results.estimates();
-        let (mut computed, mut wanted, mut worst) = (0, k.next_multiple_of(GROUP), f32::INFINITY);
+        let at_most = |distance: f32| {
+            let estimate = distance - query.offset + slack;
+            if estimate.is_nan() { f32::INFINITY } else { estimate }
+        };
+        let (mut computed, mut wanted, mut worst) = (0, k.next_multiple_of(GROUP), at_most(bound));
         loop {
             ordinals.clear();
             let mut done = true;
@@ -292,10 +376,7 @@ impl Image {
                 return computed;
             }
             if let Some(kth) = k.checked_sub(1).and_then(|i| out.get(i)) {
-                worst = kth.distance - query.offset + slack;
-                if worst.is_nan() {
-                    worst = f32::INFINITY;
-                }
+                worst = at_most(kth.distance.min(bound));
             }
             wanted = GROUP;
         }

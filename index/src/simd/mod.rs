@@ -47,6 +47,33 @@ pub(crate) enum Ordered {
     Difference,
 }
 
+/// Rows whose codes lie one after another, and what turns their dots into estimates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodeRun<'a> {
+    /// `steps.len() * stride` bytes.
+    pub(crate) codes: &'a [u8],
+    /// Multiple of 64.
+    pub(crate) stride: usize,
+    pub(crate) steps: &'a [f32],
+    /// As many as steps.
+    pub(crate) biases: &'a [f32],
+}
+
+/// Numbers of a query that was coded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct QueryNumbers {
+    /// Largest magnitude of what was coded, over 127; zero when that is next to nothing.
+    pub(crate) step: f32,
+    /// Sum of squares of what was coded.
+    pub(crate) length2: f32,
+    /// Sum of squares of what the code leaves of it.
+    pub(crate) rest2: f32,
+    /// Sum of the code.
+    pub(crate) total: i32,
+    /// Sum of squares of the code.
+    pub(crate) integers: i32,
+}
+
 /// Most rows an ordered kernel takes at once.
 pub(crate) const GROUP: usize = 8;
 
@@ -61,6 +88,13 @@ pub(crate) struct Kernels {
     pub(crate) dot_pair: fn(a: &[u8], b: &[u8]) -> i32,
     /// Ordered sums of `GROUP` rows, each of at least `4 * q.len()` bytes.
     pub(crate) ordered: fn(kind: Ordered, q: &[f32], rows: &[&[u8]; GROUP], out: &mut [OrderedSums; GROUP]),
+    /// `out[i] = biases[i] - steps[i] * (alpha * (dot of row i - correction))`, and the least of them that is a number. The
+    /// dot is as in `dots`, and `query` has `stride` components.
+    pub(crate) estimates:
+        fn(query: &[i8], alpha: f32, correction: i32, run: CodeRun<'_>, out: &mut [f32]) -> f32,
+    /// Codes `q * weight - centre`, all three of one length, into as many of `codes`; `rest` gets what the code leaves.
+    pub(crate) code_query:
+        fn(q: &[f32], weight: f32, centre: &[f32], rest: &mut [f32], codes: &mut [i8]) -> QueryNumbers,
     /// Unordered f32 sums of a row: (dot, squares of row) or (squared differences, 0); fast, not the format's bits.
     pub(crate) fast: fn(kind: Ordered, q: &[f32], row: &[u8]) -> (f32, f32),
 }
@@ -153,6 +187,68 @@ mod tests {
                     assert_eq!(out, want[..take], "{} stride {stride}", k.name);
                 }
                 assert_eq!((k.dot_pair)(&table[..stride], &table[stride..2 * stride]), pair, "{}", k.name);
+            }
+        }
+    }
+
+    #[test]
+    fn estimates_are_the_same_bits_on_every_path() {
+        for stride in [64usize, 192, 384] {
+            let table = bytes(stride * 71, stride as u64);
+            let query: Vec<i8> = bytes(stride, 9).iter().map(|b| (*b as i8).max(-127)).collect();
+            for count in [0, 1, 3, 4, 63, 64, 71] {
+                let steps: Vec<f32> = (0..count).map(|i| 0.003 + i as f32 * 1e-4).collect();
+                let mut biases: Vec<f32> = (0..count).map(|i| i as f32 * 0.7 - 3.0).collect();
+                if let Some(bias) = biases.get_mut(2) {
+                    *bias = f32::NAN;
+                }
+                let run = CodeRun { codes: &table[..count * stride], stride, steps: &steps, biases: &biases };
+                let mut want = vec![0.0; count];
+                let least = (portable::KERNELS.estimates)(&query, 0.25, 1234, run, &mut want);
+                for i in 0..count {
+                    let row = table[i * stride..(i + 1) * stride].iter().zip(&query);
+                    let dot: i32 = row.map(|(c, q)| i32::from(*c) * i32::from(*q)).sum();
+                    let right = biases[i] - steps[i] * (0.25 * (dot - 1234) as f32);
+                    assert_eq!(want[i].to_bits(), right.to_bits());
+                }
+                let right = want.iter().copied().fold(f32::INFINITY, f32::min);
+                assert_eq!(least.to_bits(), right.to_bits());
+                for k in available() {
+                    let mut out = vec![7.0; count];
+                    let least = (k.estimates)(&query, 0.25, 1234, run, &mut out);
+                    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&out), bits(&want), "{} stride {stride}, {count} rows", k.name);
+                    assert_eq!(least, right, "{} stride {stride}, {count} rows", k.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_and_its_code_differ_by_the_rest() {
+        for dim in [1usize, 7, 8, 40, 385] {
+            let values: Vec<f32> = bytes(dim * 2, 3).iter().map(|b| f32::from(*b) - 100.0).collect();
+            let (q, centre) = values.split_at(dim);
+            for k in available() {
+                let (mut rest, mut codes) = (vec![0.0; dim], vec![0i8; dim]);
+                let numbers = (k.code_query)(q, 0.5, centre, &mut rest, &mut codes);
+                assert_eq!(numbers.total, codes.iter().map(|c| i32::from(*c)).sum::<i32>(), "{}", k.name);
+                let squares = codes.iter().map(|c| i32::from(*c) * i32::from(*c)).sum::<i32>();
+                assert_eq!(numbers.integers, squares, "{}", k.name);
+                assert!(codes.iter().any(|c| c.abs() == 127), "{} dim {dim}", k.name);
+                let (mut length2, mut rest2) = (0.0, 0.0);
+                for (((q, c), rest), code) in q.iter().zip(centre).zip(&rest).zip(&codes) {
+                    let x = q * 0.5 - c;
+                    assert!((x - numbers.step * f32::from(*code) - rest).abs() < 1e-4, "{}", k.name);
+                    assert!(rest.abs() <= numbers.step * 0.501, "{} dim {dim}", k.name);
+                    length2 += x * x;
+                    rest2 += rest * rest;
+                }
+                assert!((numbers.length2 - length2).abs() <= 1e-4 * length2, "{} dim {dim}", k.name);
+                assert!((numbers.rest2 - rest2).abs() <= 1e-4 * rest2 + 1e-9, "{} dim {dim}", k.name);
+                let zero = (k.code_query)(centre, 1.0, centre, &mut rest, &mut codes);
+                assert_eq!((zero.step, zero.total, zero.integers), (0.0, 0, 0));
+                assert!(codes.iter().all(|c| *c == 0));
             }
         }
     }

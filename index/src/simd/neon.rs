@@ -4,11 +4,11 @@
 use std::arch::aarch64::*;
 
 use super::portable::{self, row};
-use super::{CodeTable, Kernels};
+use super::{CodeRun, CodeTable, Kernels};
 
 pub(super) fn push_available(sets: &mut Vec<Kernels>) {
     if std::arch::is_aarch64_feature_detected!("neon") {
-        sets.push(Kernels { name: "neon", dots, dot_pair, ..portable::KERNELS });
+        sets.push(Kernels { name: "neon", dots, dot_pair, estimates, ..portable::KERNELS });
     }
 }
 
@@ -18,6 +18,18 @@ fn dots(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut [i32]) {
         // SAFETY: only in the NEON set, offered after detecting the feature.
         *to = row(&table, *node).map_or(0, |codes| unsafe { dot_unsigned(query, codes) });
     }
+}
+
+fn estimates(query: &[i8], alpha: f32, correction: i32, run: CodeRun<'_>, out: &mut [f32]) -> f32 {
+    let mut least = f32::INFINITY;
+    let rows = run.codes.chunks_exact(run.stride.max(1));
+    for (((codes, step), bias), to) in rows.zip(run.steps).zip(run.biases).zip(out) {
+        // SAFETY: only in the NEON set, offered after detecting the feature.
+        let dot = unsafe { dot_unsigned(query, codes) };
+        *to = bias - step * (alpha * dot.wrapping_sub(correction) as f32);
+        least = least.min(*to);
+    }
+    least
 }
 
 /// Codes are unsigned with bias 128: flipped to signed, multiplied to 16 bits, summed to 32, and the bias added back.

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::portable::{ordered_from, row};
-use super::{CodeTable, GROUP, Kernels, Ordered, OrderedSums};
+use super::{CodeRun, CodeTable, GROUP, Kernels, Ordered, OrderedSums, QueryNumbers};
 
 /// Rows asked for ahead of the one being summed: all new links of a node at once. They go to the second-level cache,
 /// which takes far more requests at a time than the first: a third faster on Zen 4 than 8 rows ahead into the first.
@@ -14,6 +14,8 @@ const AVX512: Kernels = Kernels {
     name: "avx512vnni",
     dots: dots_avx512,
     dot_pair: dot_pair_avx512,
+    estimates: estimates_avx512,
+    code_query: code_query_avx2,
     ordered: ordered_avx2,
     fast: fast_avx512,
 };
@@ -22,6 +24,8 @@ const AVX2: Kernels = Kernels {
     name: "avx2",
     dots: dots_avx2,
     dot_pair: dot_pair_avx2,
+    estimates: estimates_avx2,
+    code_query: code_query_avx2,
     ordered: ordered_avx2,
     fast: fast_avx2,
 };
@@ -131,6 +135,85 @@ fn dots_avx512_inner(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mu
     }
 }
 
+fn estimates_avx512(query: &[i8], alpha: f32, correction: i32, run: CodeRun<'_>, out: &mut [f32]) -> f32 {
+    check_run(query, &run, out);
+    // SAFETY: only in the AVX512 set, offered after detecting the features.
+    unsafe { estimates_avx512_inner(query, alpha, correction, run, out) }
+}
+
+/// Everything that the kernels for runs rely on.
+fn check_run(query: &[i8], run: &CodeRun<'_>, out: &[f32]) {
+    let count = run.steps.len();
+    assert!(query.len() == run.stride && run.stride % 64 == 0 && run.stride > 0);
+    assert!(run.codes.len() / run.stride >= count && run.biases.len() == count && out.len() >= count);
+}
+
+/// Estimates of four rows from their dots.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn estimates4(dots: __m128i, correction: __m128i, alpha: __m128, step: __m128, bias: __m128) -> __m128 {
+    let dots = _mm_cvtepi32_ps(_mm_sub_epi32(dots, correction));
+    _mm_sub_ps(bias, _mm_mul_ps(step, _mm_mul_ps(alpha, dots)))
+}
+
+/// The least of four; those that were no numbers lost to the other side of each comparison before.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn least4(v: __m128) -> f32 {
+    let v = _mm_min_ps(v, _mm_shuffle_ps::<0b01_00_11_10>(v, v));
+    _mm_cvtss_f32(_mm_min_ss(v, _mm_shuffle_ps::<0b10_11_00_01>(v, v)))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn estimates_avx512_inner(
+    query: &[i8],
+    alpha: f32,
+    correction: i32,
+    run: CodeRun<'_>,
+    out: &mut [f32],
+) -> f32 {
+    let (count, stride) = (run.steps.len(), run.stride);
+    let wide = (_mm_set1_epi32(correction), _mm_set1_ps(alpha));
+    let mut least = _mm_set1_ps(f32::INFINITY);
+    let fours = count / 4;
+    for four in 0..fours {
+        let i = 4 * four;
+        let mut sums = [_mm512_setzero_si512(); 4];
+        let mut at = 0;
+        while at < stride {
+            // SAFETY: `check_run` was asked: the query has `stride` bytes, a multiple of 64, and there are codes of `count`
+            // rows of that many, of which `i + 3` is one.
+            unsafe {
+                let q = _mm512_loadu_si512(query.as_ptr().add(at).cast());
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    let row = _mm512_loadu_si512(run.codes.as_ptr().add((i + j) * stride + at).cast());
+                    *sum = _mm512_dpbusd_epi32(*sum, row, q);
+                }
+            }
+            at += 64;
+        }
+        let [s0, s1, s2, s3] = sums;
+        let dots = sum4_avx2(fold512(s0), fold512(s1), fold512(s2), fold512(s3));
+        // SAFETY: steps, biases and places for `count` rows, of which `i + 3` is one.
+        unsafe {
+            let (step, bias) =
+                (_mm_loadu_ps(run.steps.as_ptr().add(i)), _mm_loadu_ps(run.biases.as_ptr().add(i)));
+            let found = estimates4(dots, wide.0, wide.1, step, bias);
+            _mm_storeu_ps(out.as_mut_ptr().add(i), found);
+            // The second operand stays where the first is no number.
+            least = _mm_min_ps(found, least);
+        }
+    }
+    let mut least = least4(least);
+    for (i, to) in out.iter_mut().enumerate().take(count).skip(4 * fours) {
+        let codes = run.codes.get(i * stride..(i + 1) * stride).unwrap_or(&[]);
+        let dot = dot_one_avx512(query, codes).wrapping_sub(correction) as f32;
+        *to = run.biases[i] - run.steps[i] * (alpha * dot);
+        least = least.min(*to);
+    }
+    least
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 fn dot_one_avx512(query: &[i8], codes: &[u8]) -> i32 {
@@ -202,29 +285,75 @@ fn dots_avx2_inner(query: &[i8], table: CodeTable<'_>, nodes: &[u32], out: &mut 
             *to = 0;
             continue;
         };
-        let (mut s0, mut s1) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-        for (q, c) in query.chunks_exact(32).zip(codes.chunks_exact(32)) {
-            // SAFETY: both chunks are 32 bytes.
-            let (q, c) =
-                unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(c.as_ptr().cast())) };
-            // Widened to 16 bits before multiplying: `maddubs` would saturate.
-            s0 = _mm256_add_epi32(
-                s0,
-                _mm256_madd_epi16(
-                    _mm256_cvtepu8_epi16(_mm256_castsi256_si128(c)),
-                    _mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)),
-                ),
-            );
-            s1 = _mm256_add_epi32(
-                s1,
-                _mm256_madd_epi16(
-                    _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(c)),
-                    _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(q)),
-                ),
-            );
-        }
-        *to = reduce_avx2(_mm256_add_epi32(s0, s1));
+        *to = dot_one_avx2(query, codes);
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot_one_avx2(query: &[i8], codes: &[u8]) -> i32 {
+    let (mut s0, mut s1) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    for (q, c) in query.chunks_exact(32).zip(codes.chunks_exact(32)) {
+        // SAFETY: both chunks are 32 bytes.
+        let (q, c) =
+            unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(c.as_ptr().cast())) };
+        // Widened to 16 bits before multiplying: `maddubs` would saturate.
+        s0 = _mm256_add_epi32(
+            s0,
+            _mm256_madd_epi16(
+                _mm256_cvtepu8_epi16(_mm256_castsi256_si128(c)),
+                _mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)),
+            ),
+        );
+        s1 = _mm256_add_epi32(
+            s1,
+            _mm256_madd_epi16(
+                _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(c)),
+                _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(q)),
+            ),
+        );
+    }
+    reduce_avx2(_mm256_add_epi32(s0, s1))
+}
+
+fn estimates_avx2(query: &[i8], alpha: f32, correction: i32, run: CodeRun<'_>, out: &mut [f32]) -> f32 {
+    check_run(query, &run, out);
+    // SAFETY: only in the AVX2 set, offered after detecting the features.
+    unsafe { estimates_avx2_inner(query, alpha, correction, run, out) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn estimates_avx2_inner(query: &[i8], alpha: f32, correction: i32, run: CodeRun<'_>, out: &mut [f32]) -> f32 {
+    let mut least = f32::INFINITY;
+    for (i, codes) in run.codes.chunks_exact(run.stride).take(run.steps.len()).enumerate() {
+        let dot = dot_one_avx2(query, codes).wrapping_sub(correction) as f32;
+        out[i] = run.biases[i] - run.steps[i] * (alpha * dot);
+        least = least.min(out[i]);
+    }
+    least
+}
+
+fn code_query_avx2(
+    q: &[f32],
+    weight: f32,
+    centre: &[f32],
+    rest: &mut [f32],
+    codes: &mut [i8],
+) -> QueryNumbers {
+    // SAFETY: only in the AVX sets, offered after detecting the features.
+    unsafe { code_query_avx2_inner(q, weight, centre, rest, codes) }
+}
+
+/// The portable loops compiled for AVX2.
+#[target_feature(enable = "avx2,fma")]
+fn code_query_avx2_inner(
+    q: &[f32],
+    weight: f32,
+    centre: &[f32],
+    rest: &mut [f32],
+    codes: &mut [i8],
+) -> QueryNumbers {
+    super::portable::coded(q, weight, centre, rest, codes)
 }
 
 #[inline]
