@@ -117,6 +117,22 @@ impl RowTable {
         self.record(ordinal).get(8..).unwrap_or(&[])
     }
 
+    /// Records as they lie side by side, the first that of `first`, `most` at the most: each an id (8 bytes) and a vector, little-endian
+    /// at any alignment. At least one where `first` is in the table and `most` is not 0; where the next row lies elsewhere, no more.
+    #[must_use]
+    pub fn records(&self, first: u32, most: u32) -> &[u8] {
+        let at = self.blocks.partition_point(|b| b.first <= first);
+        let Some(block) = self.blocks.get(at.wrapping_sub(1)) else { return &[] };
+        let index = first - block.first;
+        let count = block.count.saturating_sub(index).min(most);
+        let start = block.offset + index as usize * self.stride;
+        let data: &[u8] = match &block.owned {
+            Some(owned) => owned,
+            None => &self.bytes,
+        };
+        data.get(start..start + count as usize * self.stride).unwrap_or(&[])
+    }
+
     /// The bytes behind the table.
     #[must_use]
     pub fn bytes(&self) -> &FileBytes {

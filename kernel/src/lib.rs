@@ -26,3 +26,6 @@ pub use image::{Binding, Header, Kernel, Layout};
 pub use module::{MAX_WASM_BYTES, WasmOptions, WasmPayload};
 pub use rvf_format::Integrity;
 pub use wasm::Wasm;
+
+/// The query microkernel, a WASM module of our own: built from `wasm/query.c`, which says what it exports.
+pub const QUERY_MODULE: &[u8] = include_bytes!("../wasm/query.wasm");

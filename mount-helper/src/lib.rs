@@ -4,17 +4,23 @@
 //! - [`verify`](mod@verify): the seven steps between a program in a file and its execution. Whatever runs a program takes a
 //!   [`Verified`], and takes the program's bytes from it alone.
 //! - [`policy`]: what a user or a machine allows to run at all.
+//! - [`confine`] and [`child`]: taking rights away from what runs a program.
 //!
 //! The daemon uses none of this, and nothing here is used by the daemon.
 
+pub mod child;
 pub mod command;
+pub mod confine;
 pub mod facts;
 pub mod mount;
 pub mod policy;
 pub mod refusal;
 pub mod run;
 pub mod sealed;
+mod sys;
 pub mod verify;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 pub use mount::{HELP, Request, USAGE, arguments, candidates, parse};
 pub use refusal::{Passed, Refusal, Step};

@@ -62,15 +62,20 @@ impl Failure {
 /// # Errors
 /// [`Failure`], with the status to end with.
 pub fn run(run: Run) -> Result<u8, Failure> {
-    let kind = run.verified.kind;
-    match kind {
-        ExecKind::Kernel | ExecKind::Ebpf | ExecKind::Wasm => Err(missing(kind)),
+    match run.verified.kind {
+        #[cfg(feature = "wasm")]
+        ExecKind::Wasm => crate::wasm::run(run),
+        kind => Err(missing(kind)),
     }
 }
 
 /// The arguments that programs of a kind take.
 pub fn help(kind: ExecKind) -> String {
-    missing(kind).message
+    match kind {
+        #[cfg(feature = "wasm")]
+        ExecKind::Wasm => crate::wasm::HELP.to_owned(),
+        kind => missing(kind).message,
+    }
 }
 
 fn missing(kind: ExecKind) -> Failure {

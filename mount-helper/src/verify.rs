@@ -275,14 +275,21 @@ fn take(wanted: &Wanted) -> Result<(Arc<View>, u64, Segment, Sealed), Refusal> {
         Pick::First => listed.first().copied(),
         Pick::Segment(number) => at_number(*number),
         Pick::Entry(entry) => at_number(entry.segment),
-        Pick::Name(name) => match name.split_once('-').map_or(name.as_str(), |(head, _)| head).parse::<u64>()
-        {
-            Ok(number) => at_number(number),
-            Err(_) => {
-                let plain = plain(name);
-                listed.iter().copied().find(|(_, segment)| word(segment) == plain)
-            }
-        },
+        Pick::Name(name) => {
+            let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+            let named = |wanted: &str| {
+                let programs = view.programs();
+                let mut found = programs.iter().rev().filter(|p| p.segment.kind() == kind.segment_type());
+                let offset = found.find(|p| p.name.as_deref() == Some(wanted))?.segment.offset;
+                listed.iter().copied().find(|(_, segment)| segment.offset == offset)
+            };
+            let place = name.split_once('-').map_or(name.as_str(), |(head, _)| head).parse::<u64>().ok();
+            let of_role = || listed.iter().copied().find(|(_, segment)| word(segment) == stem);
+            named(name).or_else(|| named(stem)).or_else(|| match place {
+                Some(number) => at_number(number),
+                None => of_role(),
+            })
+        }
     };
     let Some((number, segment)) = found else {
         let reason = match &wanted.pick {
@@ -316,7 +323,7 @@ fn take(wanted: &Wanted) -> Result<(Arc<View>, u64, Segment, Sealed), Refusal> {
     if !listed.iter().any(|(_, other)| other.offset == segment.offset) {
         return Err(corrupt(
             Step::Structure,
-            format!("segment {number} was never committed: no manifest lists it"),
+            format!("segment {number} is not listed: it was never committed, or taken out"),
         ));
     }
     let (most, length) = (max_payload(kind), segment.header.payload_len());

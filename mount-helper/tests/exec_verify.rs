@@ -414,6 +414,16 @@ fn an_entry_must_be_true_of_the_file() {
     assert_eq!(checked(&name(&found.name)).1.unwrap().segment.offset, found.segment.offset);
     assert_eq!(checked(&name(&format!("{}.wasm", found.name))).1.unwrap().name, found.name);
     assert_eq!(refused(&name("extension")).0, 1);
+    // A name that was given, of the newest that has it.
+    for digest in [[0; 32], [1; 32]] {
+        let pieces: &[&[u8]] = &[&payload];
+        let named = rvf_cow::Embedding { kind: SegType::WASM, payload: pieces, digest, name: Some("mine") };
+        let offset = place.open().embed(&named).unwrap().offset;
+        for text in ["mine", "mine.wasm"] {
+            let found = checked(&name(text)).1.unwrap();
+            assert_eq!((found.segment.offset, found.name.as_str()), (offset, "mine"));
+        }
+    }
     assert_eq!(refused(&Wanted { pick: Pick::Segment(1), ..place.wanted(ExecKind::Wasm) }).0, 1);
 }
 

@@ -236,9 +236,9 @@ the file; the newest is listed first, which is the one that other tools extract.
 pub(super) struct WasmArgs {
     /// Path to the RVF store
     path: PathBuf,
-    /// WASM module to embed
+    /// WASM module to embed; the query microkernel that rvf brings along when not given
     #[arg(long, value_name = "FILE")]
-    module: PathBuf,
+    module: Option<PathBuf>,
     /// What the module is
     #[arg(long, value_enum, default_value = "microkernel")]
     role: Role,
@@ -259,14 +259,18 @@ pub(super) struct WasmArgs {
 }
 
 pub(super) fn wasm(args: &WasmArgs, out: &mut Out) -> Result<(), Failure> {
-    let module = input(&args.module)?;
+    let module = match &args.module {
+        Some(path) => input(path)?,
+        None => rvf_kernel::QUERY_MODULE.to_vec(),
+    };
+    let named = args.module.as_deref().unwrap_or(Path::new("query.wasm"));
     let options = WasmOptions {
         role: args.role as u8,
         target: args.target.map(|target| target as u8),
         priority: args.priority,
     };
-    let payload = WasmPayload::new(&module, &options).map_err(|error| refused(&args.module, &error))?;
-    let name = name(args.name.as_deref(), &args.module)?;
+    let payload = WasmPayload::new(&module, &options).map_err(|error| refused(named, &error))?;
+    let name = name(args.name.as_deref(), named)?;
     let embedding = Embedding {
         kind: SegType::WASM,
         payload: &payload.pieces(),
