@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::open;
 use super::output::{Out, note};
 use crate::sys;
-use rvf_kernel::server::{Options, Server};
+use rvf_kernel::server::{Options, Server, search_page};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let store = open::glancing(&args.path, args.recover)?;
     let mut address = args.bind;
     address.set_port(args.port.unwrap_or(address.port()));
-    let mut options = Options { hosts: args.host.clone(), ..Options::default() };
+    let mut options = Options { hosts: args.host.clone(), pages: search_page(), ..Options::default() };
     options.threads = args.threads.map_or(options.threads, usize::from);
     let failed = |e: std::io::Error| Failure::new(format!("cannot listen on {address}: {e}"));
     // Before any thread is made, so that none of them takes a signal.

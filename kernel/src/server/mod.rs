@@ -7,6 +7,7 @@
 //! | `GET /status` | `status.json` of a mount |
 //! | `GET /health` | `{"status": "ok"}`, or 503 and why not |
 //! | `GET /file` | the whole file as of one commit, with ranges and an `ETag` |
+//! | `GET /` | with [`search_page`]: a page that searches the file by itself, with the module that it carries |
 //!
 //! Every client is taken to be hostile: heads, bodies and connections are bounded in size, number and time, whoever
 //! reads or writes too slowly is cut off, and all bodies together stay within one budget. A `Host` that is a name of
@@ -91,6 +92,20 @@ pub struct Page {
     pub policy: &'static str,
     /// Its bytes.
     pub body: &'static [u8],
+}
+
+/// A page that reads the file with ranges and searches it in the browser; the server answers no query for it.
+#[must_use]
+pub fn search_page() -> Vec<Page> {
+    // Nothing but what this server gives away, and no code that is put together at run time but WebAssembly.
+    const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'; \
+                          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let page = |path, content_type, body: &'static [u8]| Page { path, content_type, policy: POLICY, body };
+    vec![
+        page("/", "text/html; charset=utf-8", include_bytes!("../../web/index.html")),
+        page("/page.js", "text/javascript; charset=utf-8", include_bytes!("../../web/page.js")),
+        page("/page.css", "text/css; charset=utf-8", include_bytes!("../../web/page.css")),
+    ]
 }
 
 /// A server that has its address, and does not answer before [`Server::run`].
