@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds everything, makes a store from the shipped sample, mounts it, and shows what can be done
+# Builds rvf and rvf-mount, makes a store from the shipped sample, mounts it, and shows what can be done
 # with ls, cat and a query. Leaves nothing mounted and nothing behind outside target/.
 set -eu
 cd "$(dirname "$0")/.."

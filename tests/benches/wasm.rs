@@ -1,12 +1,12 @@
 //! What it costs that a WASM module answers a query, beside the same search compiled natively, in one run, as a Markdown table.
 //!
 //! ```text
-//! cargo bench -p rvf-mount-helper --bench wasm -- [--rounds N] [--rows N] [--dim N]
+//! cargo bench -p rvf-mount-helper --bench wasm -- [--rounds N] [--rows N] [--dim N] [--block BYTES]
 //! ```
 //! One pinned thread, CPU time; what is compared takes turns, round by round, and ratios are medians of the rounds' own. The native
 //! loop is what a program would have without a sandbox: fast sums over the rows where they lie, the ten nearest kept in a
 //! heap, for the same instruction set as WASM's 128-bit vectors. The module also computes the format's defined distances of what it
-//! returns, and gets its rows copied into its memory.
+//! returns. Its rows are in its memory already, or are copied there for each query, as rvf-exec does.
 
 #[path = "../src/clock.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a module of the crate of the other benches")]
@@ -123,8 +123,8 @@ fn run() -> Outcome<()> {
     let mut state = 88_172_645_463_325_252;
     let q: Vec<f32> = (0..dim).map(|_| number(&mut state)).collect();
     println!("{rows} x {dim} float32, k = {K}, CPU time, median of {rounds} rounds of 20 queries\n");
-    println!("| metric | native | WASM, no limits | ratio | WASM, fuel counted | ratio |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!("| metric | rows | native | WASM, no limits | ratio | WASM, fuel counted | ratio |");
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
     let free = Limits { fuel: None, ..Limits::default() };
     let counted = Limits { fuel: Some(u64::MAX), ..Limits::default() };
     for metric in [Metric::L2, Metric::InnerProduct, Metric::Cosine] {
@@ -133,46 +133,63 @@ fn run() -> Outcome<()> {
             let engine = engine(&limits)?;
             guests.push(Guest::new(&engine, &compile(&engine, QUERY_MODULE)?, &limits)?);
         }
-        let mut times: [Vec<f64>; 3] = Default::default();
-        let mut ratios: [Vec<f64>; 2] = Default::default();
-        for _ in 0..rounds {
-            let base = took(|| {
-                for _ in 0..20 {
-                    black_box(native(metric, black_box(&q), black_box(&records)));
-                }
-            });
-            let base = base.0.cpu.as_secs_f64() / 20.0;
-            times[0].push(base);
-            for (n, guest) in guests.iter_mut().enumerate() {
-                let mut module = query::Microkernel::new(guest)?;
-                let (time, done) = took(|| -> Outcome<()> {
+        for held in [true, false] {
+            let mut times: [Vec<f64>; 3] = Default::default();
+            let mut ratios: [Vec<f64>; 2] = Default::default();
+            for _ in 0..rounds {
+                let (base, ()) = took(|| {
                     for _ in 0..20 {
-                        black_box(module.nearest_of(metric, black_box(&q), K, black_box(&records))?);
+                        black_box(native(metric, black_box(&q), black_box(&records)));
                     }
-                    Ok(())
                 });
-                done?;
-                let time = time.cpu.as_secs_f64() / 20.0;
-                times[n + 1].push(time);
-                ratios[n].push(time / base);
+                times[0].push(base.cpu.as_secs_f64() / 20.0);
+                for (n, guest) in guests.iter_mut().enumerate() {
+                    let time = asked(guest, metric, &q, &records, held.then_some(rows))?;
+                    times[n + 1].push(time);
+                    ratios[n].push(time / (base.cpu.as_secs_f64() / 20.0));
+                }
             }
+            let us = |list: &Vec<f64>| format!("{:.1} us", median(list.clone()) * 1e6);
+            let times: Vec<String> = times.iter().map(us).collect();
+            let ratios: Vec<String> =
+                ratios.iter().map(|list| format!("{:.2}", median(list.clone()))).collect();
+            let place = if held { "in its memory" } else { "copied in" };
+            println!(
+                "| {metric:?} | {place} | {} | {} | {} | {} | {} |",
+                times[0], times[1], ratios[0], times[2], ratios[1]
+            );
         }
         let mut module = query::Microkernel::new(&mut guests[0])?;
         let ids: Vec<u64> =
             module.nearest_of(metric, &q, K, &records)?.hits.iter().map(|hit| hit.0).collect();
-        let same = native(metric, &q, &records).iter().map(|hit| hit.1).eq(ids);
-        if !same {
+        if !native(metric, &q, &records).iter().map(|hit| hit.1).eq(ids) {
             eprintln!("wasm: {metric:?}: the two answers differ in ids");
         }
-        let us = |list: &Vec<f64>| format!("{:.1} us", median(list.clone()) * 1e6);
-        let times: Vec<String> = times.iter().map(us).collect();
-        let ratios: Vec<String> = ratios.iter().map(|list| format!("{:.2}", median(list.clone()))).collect();
-        println!(
-            "| {metric:?} | {} | {} | {} | {} | {} |",
-            times[0], times[1], ratios[0], times[2], ratios[1]
-        );
     }
     start(rounds, &counted)
+}
+
+/// Seconds a query, with all rows in the module's memory already, or copied there for each query.
+fn asked(guest: &mut Guest, metric: Metric, q: &[f32], records: &[u8], held: Option<usize>) -> Outcome<f64> {
+    let mut module = query::Microkernel::new(guest)?;
+    if held.is_some() {
+        module = module.with_block(records.len());
+        module.nearest_of(metric, q, K, records)?;
+    } else if let Some(block) = option("--block", 0).checked_sub(1) {
+        module = module.with_block(block + 1);
+    }
+    let (time, done) = took(|| -> Outcome<()> {
+        for _ in 0..20 {
+            let q = black_box(q);
+            black_box(match held {
+                Some(rows) => module.nearest_again(metric, q, K, rows)?,
+                None => module.nearest_of(metric, q, K, black_box(records))?,
+            });
+        }
+        Ok(())
+    });
+    done?;
+    Ok(time.cpu.as_secs_f64() / 20.0)
 }
 
 /// What it takes from the module to the first call.

@@ -37,6 +37,8 @@ impl AnswerView for Found {
 pub struct Microkernel<'g> {
     guest: &'g mut Guest,
     memory: Memory,
+    /// Bytes of rows put into the module's memory at a time.
+    block: usize,
     open: TypedFunc<(i32, i32, i32), i32>,
     alloc: TypedFunc<i32, i32>,
     begin: TypedFunc<(), ()>,
@@ -69,6 +71,7 @@ impl<'g> Microkernel<'g> {
         }
         Ok(Self {
             memory: guest.memory()?,
+            block: BLOCK,
             open: guest.function("rvf_open")?,
             alloc: guest.function("rvf_alloc")?,
             begin: guest.function("rvf_begin")?,
@@ -77,6 +80,13 @@ impl<'g> Microkernel<'g> {
             results: guest.function("rvf_results")?,
             guest,
         })
+    }
+
+    /// Puts this many bytes of rows into the module's memory at a time.
+    #[must_use]
+    pub fn with_block(mut self, bytes: usize) -> Self {
+        self.block = bytes;
+        self
     }
 
     /// Begins a query, and gives the place for a block of rows in the module's memory.
@@ -139,12 +149,30 @@ impl<'g> Microkernel<'g> {
         records: &[u8],
     ) -> Result<Found, GuestError> {
         let stride = 8 + 4 * query.len();
-        let most = (BLOCK / stride).max(1) * stride;
+        let most = (self.block / stride).max(1) * stride;
         let place = self.begin(metric, query, k, most)?;
         for block in records.chunks(most) {
             self.guest.bytes(&self.memory, place, block.len())?.copy_from_slice(block);
             self.look(place, block.len() / stride)?;
         }
+        self.end(k)
+    }
+
+    /// The same with the rows that the query before this one left in the module's memory, which were one block of this many.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn nearest_again(
+        &mut self,
+        metric: Metric,
+        query: &[f32],
+        k: usize,
+        rows: usize,
+    ) -> Result<Found, GuestError> {
+        // A module places a query, its results and its rows alike when their sizes are.
+        let stride = 8 + 4 * query.len();
+        let place = self.begin(metric, query, k, (self.block / stride).max(1) * stride)?;
+        self.look(place, rows)?;
         self.end(k)
     }
 
@@ -161,7 +189,7 @@ impl<'g> Microkernel<'g> {
         let total = shown.count();
         let k = k.min(total);
         let stride = 8 + 4 * query.len();
-        let most = (BLOCK / stride).max(1);
+        let most = (self.block / stride).max(1);
         let place = self.begin(view.metric(), query, k, most * stride)?;
         let mut next = 0;
         while next < total {
