@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use rvf_format::SegType;
-use rvf_format::contents::{Rows, VecBlock};
+use rvf_format::contents::VecBlock;
 use rvf_index::CodedRows;
 
 use crate::store::segment_key;
@@ -94,7 +93,9 @@ impl View {
         if !same_file || before.dimension() != self.dimension() || before.metric != self.metric {
             return;
         }
-        let blocks = before.blocks.iter().zip(&self.blocks).take_while(|(a, b)| is_same(a, b)).count();
+        let pairs = before.blocks.iter().zip(&self.blocks).enumerate();
+        let blocks =
+            pairs.take_while(|(at, (a, b))| is_same(a, b) && same_changes(before, self, *at)).count();
         let same = blocks.checked_sub(1).and_then(|last| self.rows.block_ordinals(last)).map_or(0, |r| r.end);
         let codes = before.codes.tail.made.get().map(|made| (Arc::clone(made), same));
         // A view that nobody searched passes on what it was given.
@@ -105,11 +106,16 @@ impl View {
     }
 }
 
-/// Whether two views have the same rows in a block.
+/// Whether two views have the same bytes in a block.
 fn is_same(a: &VecBlock, b: &VecBlock) -> bool {
-    segment_key(&a.segment) == segment_key(&b.segment)
-        && a.count == b.count
-        // Those put together from an ancestor's are the same only where they were taken over.
-        && (a.segment.kind() != SegType::DELTA
-            || matches!((&a.rows, &b.rows), (Rows::Owned(a), Rows::Owned(b)) if Arc::ptr_eq(a, b)))
+    segment_key(&a.segment) == segment_key(&b.segment) && a.count == b.count
+}
+
+/// Whether they have the same rows there: those put together from an ancestor's are the same only where they were taken over.
+fn same_changes(before: &View, view: &View, block: usize) -> bool {
+    match (before.rows.changed(block), view.rows.changed(block)) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
 }

@@ -180,6 +180,19 @@ impl View {
         self.parent.as_ref()?.as_ref().ok().map(|parent| &parent.view)
     }
 
+    /// When what the store shows was last changed, as far as times tell: a branch without a commit of its own shows what its
+    /// parent shows, and if nothing came after that in the parent's file, since when that does.
+    #[must_use]
+    pub fn shown_since(&self) -> std::time::SystemTime {
+        let mut view = self;
+        while let (0, Some(_), Some(Ok(parent))) = (view.epoch(), &view.pin, &view.parent)
+            && parent.unchanged
+        {
+            view = &parent.view;
+        }
+        view.modified()
+    }
+
     /// Which state of its parent a child was made from, for a child that this program made.
     #[must_use]
     pub fn pin(&self) -> Option<&Pin> {

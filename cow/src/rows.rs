@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rvf_format::FileBytes;
 use rvf_format::contents::{Rows as BlockRows, VecBlock};
 
+use crate::branch::patch::ChangedRows;
 use crate::error::Error;
 
 /// One vector segment's rows: `count` records of `8 + 4 * dim` bytes.
@@ -16,9 +17,17 @@ use crate::error::Error;
 struct Block {
     first: u32,
     count: u32,
-    /// Offset of the first record in the file, or in `owned`.
-    offset: usize,
-    owned: Option<Arc<[u8]>>,
+    records: Records,
+}
+
+/// Where they are.
+#[derive(Debug)]
+enum Records {
+    /// From this offset in the file on.
+    File(usize),
+    Owned(Arc<[u8]>),
+    /// Put together when they are read.
+    Changed(Arc<ChangedRows>),
 }
 
 /// All rows of a store, mapped. Looking one up costs a binary search over the segments.
@@ -45,21 +54,21 @@ impl RowTable {
             if usize::from(block.dim) != dim {
                 continue;
             }
-            let (offset, owned, available) = match &block.rows {
+            let (records, available) = match &block.rows {
                 BlockRows::InFile { offset } => {
                     let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
-                    (offset, None, bytes.len().saturating_sub(offset))
+                    (Records::File(offset), bytes.len().saturating_sub(offset))
                 }
-                BlockRows::Owned(data) => (0, Some(Arc::clone(data)), data.len()),
+                BlockRows::Owned(data) => (Records::Owned(Arc::clone(data)), data.len()),
                 // Numbered, and empty until the parent is known.
-                BlockRows::Changed(_) => (0, Some(Arc::from([])), usize::MAX),
+                BlockRows::Changed(_) => (Records::Owned(Arc::from([])), usize::MAX),
             };
             // The parser has checked this; the slice arithmetic below relies on it.
             let count = block.count.min(u32::try_from(available / stride).unwrap_or(u32::MAX));
             let next = total.checked_add(count).filter(|n| *n < u32::MAX).ok_or_else(|| Error::TooLarge {
                 what: format!("more than {} rows in one file are not supported", u32::MAX - 1),
             })?;
-            blocks.push(Block { first: total, count, offset, owned });
+            blocks.push(Block { first: total, count, records });
             total = next;
         }
         Ok(Self { bytes, dim, stride, blocks, total })
@@ -84,53 +93,77 @@ impl RowTable {
         self.blocks.get(index).map(|b| b.first..b.first + b.count)
     }
 
-    fn record(&self, ordinal: u32) -> &[u8] {
+    /// The parent of a branch is known now, so the rows of this block, which are changes of its rows, can be read.
+    pub(crate) fn put_changed(&mut self, index: usize, rows: Arc<ChangedRows>) {
+        if let Some(block) = self.blocks.get_mut(index) {
+            block.records = Records::Changed(rows);
+        }
+    }
+
+    /// The changed rows of a block.
+    pub(crate) fn changed(&self, index: usize) -> Option<&Arc<ChangedRows>> {
+        match &self.blocks.get(index)?.records {
+            Records::Changed(rows) => Some(rows),
+            Records::File(_) | Records::Owned(_) => None,
+        }
+    }
+
+    /// The block of a row, and the row's place in it.
+    fn place(&self, ordinal: u32) -> Option<(&Block, usize)> {
         // One segment is the common case after a compaction; skip the search for it.
         let block = match self.blocks.as_slice() {
             [only] => only,
             many => {
                 let after = many.partition_point(|b| b.first <= ordinal);
-                match many.get(after.wrapping_sub(1)) {
-                    Some(block) => block,
-                    None => return &[],
-                }
+                many.get(after.wrapping_sub(1))?
             }
         };
-        let at = block.offset + (ordinal.wrapping_sub(block.first)) as usize * self.stride;
-        let data: &[u8] = match &block.owned {
-            Some(owned) => owned,
-            None => &self.bytes,
-        };
+        Some((block, ordinal.wrapping_sub(block.first) as usize))
+    }
+
+    fn record<'t>(&'t self, offset: usize, data: &'t [u8], row: usize) -> &'t [u8] {
+        let at = offset + row * self.stride;
         data.get(at..at + self.stride).unwrap_or(&[])
     }
 
     /// The id of a row; 0 for an ordinal outside the table.
     #[must_use]
     pub fn id(&self, ordinal: u32) -> u64 {
-        self.record(ordinal).first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
+        let Some((block, row)) = self.place(ordinal) else { return 0 };
+        let record = match &block.records {
+            Records::File(offset) => self.record(*offset, &self.bytes, row),
+            Records::Owned(data) => self.record(0, data, row),
+            Records::Changed(rows) => return rows.id(row),
+        };
+        record.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
     }
 
     /// The vector of a row: `dim` little-endian `f32`, at any alignment. Empty for an ordinal
     /// outside the table.
     #[must_use]
     pub fn vector(&self, ordinal: u32) -> &[u8] {
-        self.record(ordinal).get(8..).unwrap_or(&[])
+        let Some((block, row)) = self.place(ordinal) else { return &[] };
+        let record = match &block.records {
+            Records::File(offset) => self.record(*offset, &self.bytes, row),
+            Records::Owned(data) => self.record(0, data, row),
+            Records::Changed(rows) => return rows.vector(row),
+        };
+        record.get(8..).unwrap_or(&[])
     }
 
     /// Records as they lie side by side, the first that of `first`, `most` at the most: each an id (8 bytes) and a vector, little-endian
     /// at any alignment. At least one where `first` is in the table and `most` is not 0; where the next row lies elsewhere, no more.
     #[must_use]
     pub fn records(&self, first: u32, most: u32) -> &[u8] {
-        let at = self.blocks.partition_point(|b| b.first <= first);
-        let Some(block) = self.blocks.get(at.wrapping_sub(1)) else { return &[] };
-        let index = first - block.first;
-        let count = block.count.saturating_sub(index).min(most);
-        let start = block.offset + index as usize * self.stride;
-        let data: &[u8] = match &block.owned {
-            Some(owned) => owned,
-            None => &self.bytes,
+        let Some((block, row)) = self.place(first) else { return &[] };
+        let count = (block.count as usize).saturating_sub(row).min(most as usize);
+        let (data, offset): (&[u8], usize) = match &block.records {
+            Records::File(offset) => (&self.bytes, *offset),
+            Records::Owned(data) => (data, 0),
+            Records::Changed(rows) => return rows.records(row, count),
         };
-        data.get(start..start + count as usize * self.stride).unwrap_or(&[])
+        let start = offset + row * self.stride;
+        data.get(start..start + count * self.stride).unwrap_or(&[])
     }
 
     /// The bytes behind the table.

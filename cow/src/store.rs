@@ -330,12 +330,12 @@ fn load(
     }
     // Each file gets its parent, from the oldest on.
     while let Some((mut parent, unchanged)) = chain.pop() {
-        attach(&mut parent, end.take(), None)?;
+        attach(&mut parent, end.take(), None);
         let parent = Arc::new(parent);
         shared::remember(&parent, options);
         end = Some(Ok(Parent::new(parent, unchanged)));
     }
-    attach(&mut view, end, last)?;
+    attach(&mut view, end, last);
     if let Some(last) = last {
         view.inherit_codes(last);
     }
@@ -381,11 +381,7 @@ fn cow_of(view: &View) -> Option<Result<&contents::Cow, Missing>> {
     }
 }
 
-fn attach(
-    view: &mut View,
-    parent: Option<Result<Parent, Missing>>,
-    before: Option<&View>,
-) -> Result<(), Error> {
+fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>, before: Option<&View>) {
     view.parent = parent;
     if let Some(Err(missing)) = &view.parent {
         view.findings.push(Finding {
@@ -397,7 +393,7 @@ fn attach(
         });
         view.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     }
-    view.put_deltas_together(before)
+    view.resolve_deltas(before);
 }
 
 /// Reads the first `len` bytes of an open file into a view that knows no parent yet.

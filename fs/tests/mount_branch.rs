@@ -10,22 +10,10 @@ use std::process::Command;
 
 use rvf_cow::{BadRow, Batch, NoProgress};
 
-use mounted::{DIM, Mounted, errno, make_store, npy, open_store, run_ok, umount, wait_until};
+use mounted::{DIM, Mounted, errno, has, make_store, npy, open_store, run_ok, umount, wait_until};
 
 /// A branch's file holds no vectors: under this, whatever it was made from.
 const SMALL: u64 = 2048;
-
-fn has(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh runs");
-    if !found.status.success() {
-        assert!(
-            std::env::var_os("RVF_REQUIRE_TOOLS").is_none(),
-            "{program} is missing, and RVF_REQUIRE_TOOLS is set"
-        );
-        eprintln!("SKIPPED: {program} is not installed; it is not tried as a copying tool");
-    }
-    found.status.success()
-}
 
 /// Each with the program it needs; `$1` is what is copied, `$2` the copy.
 const TOOLS: [(&str, &str, &str); 9] = [
@@ -208,11 +196,6 @@ fn existing_names_are_not_written_over() {
     assert_eq!(fs::read(child(&m, "taken")).expect("there"), b"not a store");
     assert_eq!(m.list(".stores/taken"), ["error"]);
     assert!(m.read("branches/taken/error").contains("store.taken.rvf"), "{}", m.read("branches/taken/error"));
-    // A second run of rsync has nothing to do.
-    if has("rsync") {
-        m.sh_ok("rsync -a branches/main/ branches/rs/");
-        m.sh_ok("sync; ls branches/rs >/dev/null; rsync -a --exclude parent --exclude diff.jsonl --no-links branches/main/ branches/rs/");
-    }
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn it_reads_children_with_vectors_of_their_own_and_refuses_rounded_ones() {
 }
 
 #[test]
-fn it_refuses_branches_with_deltas_and_reads_them_again_after_a_compaction() {
+fn small_edits_stay_readable_and_deltas_that_were_asked_for_are_refused_until_a_compaction() {
     const WIDE: usize = 512;
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("p.rvf");
@@ -277,12 +277,23 @@ fn it_refuses_branches_with_deltas_and_reads_them_again_after_a_compaction() {
     for row in rows.vectors.chunks_exact_mut(WIDE) {
         row[3] = 0.5;
     }
-    child.ingest(&rows, &NoProgress).expect("patch");
-    assert!(child.view().has_deltas());
-    refused(child.path(), 0x0705);
+    child.ingest(&rows, &NoProgress).expect("edit");
+    assert!(!child.view().has_deltas());
+    let query = Random::new(8).vector(WIDE);
+    assert_eq!(theirs(child.path(), &query, 7, true), ours(child.path(), &query, 7));
     let (a, b) = (Random::new(6).vector(20), Random::new(7).vector(WIDE));
     let second = branch(&parent, &dir.path().join("d.rvf"));
     second.overlay(&rvf_cow::Overlay { ids: None, rank: 1, a: &a, b: &b, scale: 1.0 }).expect("overlay");
+    refused(second.path(), 0x0705);
+    // In a file that it refuses, small edits are patches.
+    let len = second.view().file_len();
+    rows.ids = Some(vec![3]);
+    let above = parent.view();
+    let inherited = above.vector(above.find(3).expect("there"));
+    let inherited = inherited.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    rows.vectors = inherited.enumerate().map(|(at, v)| if at == 5 { 0.5 } else { v }).collect();
+    second.ingest(&rows, &NoProgress).expect("patch");
+    assert!(second.view().file_len() - len < 4 * WIDE as u64);
     refused(second.path(), 0x0705);
     // It keeps counts that we wrote.
     child.rebuild_refcounts().expect("counts");

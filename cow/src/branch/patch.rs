@@ -1,12 +1,12 @@
 //! Rows of a branch that are stored as changes of the rows that it inherits (DELTA segments).
 //!
-//! They are put together once, when a view is made and its parent is known, and are ordinary rows of the branch from
-//! then on: they have ordinals, hide what they change, and are searched as the branch's own. So nothing that reads rows
-//! knows of deltas, and a store without any pays for one look at a flag. The price is memory: a row each. Rows that the
-//! view before had are taken over from it.
+//! They are rows of the branch itself from the moment its parent is known: they have ordinals, hide what they change, and are
+//! searched as the branch's own, so nothing that reads rows knows of deltas. Their ids are there at once. Their vectors are put
+//! together some hundred at a time when one of them is first read, and kept; a later view of the same file takes them over.
+//! A store without any deltas pays for one look at a flag.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rvf_format::SegType;
 use rvf_format::contents::Rows;
@@ -16,7 +16,6 @@ use rvf_format::vec_seg::{self, row_stride};
 use rvf_format::{Finding, Severity};
 
 use crate::error::Error;
-use crate::rows::RowTable;
 use crate::store::{BlockKey, Store, segment_key};
 use crate::types::{Event, Overlay, OverlayReport};
 use crate::view::View;
@@ -27,6 +26,62 @@ const SEGMENT_COST: usize = 64 + delta::HEADER + 32;
 
 /// Bytes of the COW_MAP and MEMBERSHIP that the first DELTA of a branch makes necessary, about.
 const PAIR_COST: usize = 384;
+
+/// Rows that are put together at once: enough to pay for the look at the parent, and little to keep when only one is wanted.
+const PIECE_ROWS: usize = 128;
+
+/// The rows of one DELTA over one state of the parent.
+#[derive(Debug)]
+pub(crate) struct ChangedRows {
+    parent: Arc<View>,
+    delta: Arc<Delta>,
+    /// Rows, put together when one of them was first read.
+    pieces: Box<[OnceLock<Box<[u8]>>]>,
+}
+
+impl ChangedRows {
+    /// Fails with an id that the parent does not show. O(n log n), vectors are not looked at.
+    fn new(parent: &Arc<View>, delta: &Arc<Delta>) -> Result<Self, u64> {
+        let above = parent.resolved();
+        if let Some(missing) = delta.ids.iter().find(|id| above.find(**id).is_none()) {
+            return Err(*missing);
+        }
+        let pieces = (0..delta.ids.len().div_ceil(PIECE_ROWS)).map(|_| OnceLock::new()).collect();
+        Ok(Self { parent: Arc::clone(parent), delta: Arc::clone(delta), pieces })
+    }
+
+    /// The id of a row; 0 past the end.
+    pub(crate) fn id(&self, row: usize) -> u64 {
+        self.delta.ids.get(row).copied().unwrap_or(0)
+    }
+
+    /// The vector of a row; empty past the end.
+    pub(crate) fn vector(&self, row: usize) -> &[u8] {
+        self.records(row, 1).get(8..).unwrap_or(&[])
+    }
+
+    /// Ids and vectors of rows from this one on, side by side: as many as were put together with it, `most` at the most.
+    pub(crate) fn records(&self, row: usize, most: usize) -> &[u8] {
+        let Some(piece) = self.pieces.get(row / PIECE_ROWS) else { return &[] };
+        let stride = row_stride(self.delta.dim);
+        let records = piece.get_or_init(|| self.put_together(row / PIECE_ROWS * PIECE_ROWS, stride));
+        let from = row % PIECE_ROWS * stride;
+        records.get(from..records.len().min(from + most * stride)).unwrap_or(&[])
+    }
+
+    fn put_together(&self, first: usize, stride: usize) -> Box<[u8]> {
+        let above = self.parent.resolved();
+        let ids = self.delta.ids.iter().enumerate().skip(first).take(PIECE_ROWS);
+        let mut records = Vec::with_capacity(stride * ids.len());
+        for (at, id) in ids {
+            if let Some(place) = above.find(*id) {
+                records.extend_from_slice(&id.to_le_bytes());
+                self.delta.apply(at, above.vector(place), &mut records);
+            }
+        }
+        records.into_boxed_slice()
+    }
+}
 
 /// What is to be written as a DELTA.
 pub(crate) struct Patches {
@@ -74,54 +129,40 @@ impl View {
         deltas.filter(|delta| delta.ids.binary_search(&id).is_ok()).count() as u64
     }
 
-    /// Puts the changed rows together, now that the parent is known. `before` is an older view of the same file.
-    pub(crate) fn put_deltas_together(&mut self, before: Option<&View>) -> Result<(), Error> {
+    /// Makes the changed rows readable, now that the parent is known. `before` is an older view of the same file.
+    pub(crate) fn resolve_deltas(&mut self, before: Option<&View>) {
         if !self.has_deltas() {
-            return Ok(());
+            return;
         }
         let parent = self.parent_view().filter(|parent| parent.complete().is_ok()).map(Arc::clone);
         let known = parent.as_ref().map_or_else(HashMap::new, |parent| taken_over(self, parent, before));
-        let above = parent.as_ref().map(|parent| parent.resolved());
-        let mut left = above.as_ref().map_or(0, |above| above.len()).saturating_mul(MAX_ROWS_PER_ID);
+        let shown = parent.as_ref().map_or(0, |parent| parent.resolved().len());
+        let mut left = shown.saturating_mul(MAX_ROWS_PER_ID);
         let mut unusable = Vec::new();
         for index in 0..self.blocks.len() {
-            let Some((block, range)) = self.blocks.get_mut(index).zip(self.rows.block_ordinals(index)) else {
+            let Some((block, range)) = self.blocks.get(index).zip(self.rows.block_ordinals(index)) else {
                 continue;
             };
             let Rows::Changed(delta) = &block.rows else { continue };
-            let delta = Arc::clone(delta);
             let allowed = left.checked_sub(u64::from(block.count));
-            let rows = match (&above, allowed, known.get(&segment_key(&block.segment))) {
+            let rows = match (&parent, allowed, known.get(&segment_key(&block.segment))) {
                 // The finding about the parent says it.
                 (None, ..) => Err(None),
                 (_, None, _) => Err(Some(format!(
                     "is one of too many: more than {MAX_ROWS_PER_ID} for each inherited vector"
                 ))),
                 (_, Some(_), Some(rows)) => Ok(Arc::clone(rows)),
-                (Some(above), Some(_), None) => {
-                    let mut rows = Vec::with_capacity(delta.ids.len() * row_stride(delta.dim));
-                    let missing = delta.ids.iter().enumerate().find(|(at, id)| match above.find(**id) {
-                        Some(place) => {
-                            rows.extend_from_slice(&id.to_le_bytes());
-                            delta.apply(*at, above.vector(place), &mut rows);
-                            false
-                        }
-                        None => true,
-                    });
-                    match missing {
-                        None => Ok(Arc::from(rows)),
-                        Some((_, id)) => {
-                            Err(Some(format!("changes vector {id}, which the parent does not have")))
-                        }
-                    }
-                }
+                (Some(parent), Some(_), None) => ChangedRows::new(parent, delta)
+                    .map(Arc::new)
+                    .map_err(|id| Some(format!("changes vector {id}, which the parent does not have"))),
             };
             left = allowed.unwrap_or(left);
+            let offset = block.segment.offset;
             match rows {
-                Ok(rows) => block.rows = Rows::Owned(rows),
+                Ok(rows) => self.rows.put_changed(index, rows),
                 Err(why) => {
                     self.damaged.push(range);
-                    unusable.extend(why.map(|why| (block.segment.offset, why)));
+                    unusable.extend(why.map(|why| (offset, why)));
                 }
             }
         }
@@ -135,14 +176,13 @@ impl View {
             });
         }
         self.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
-        self.rows = RowTable::new(self.bytes().clone(), self.dimension(), &self.blocks)?;
-        Ok(())
     }
 
     /// Which of these rows are worth a DELTA: little of the inherited vector changes, and all of them together take less
-    /// than half of what full rows would. An id that has been patched often gets a full row.
+    /// than half of what full rows would. An id that has been patched often gets a full row. None in a file that the
+    /// existing tools can open: an ordinary edit must not take it from them.
     pub(crate) fn patches<'r>(&self, rows: impl Iterator<Item = (u64, &'r [f32])>) -> Option<Patches> {
-        if !self.takes_deltas() {
+        if !self.takes_deltas() || self.reference_opens().is_ok() {
             return None;
         }
         let above = self.parent_view()?.resolved();
@@ -172,20 +212,17 @@ impl View {
     }
 }
 
-/// The rows that `before` put together from the same segments over the same state of the parent.
-fn taken_over(view: &View, parent: &Arc<View>, before: Option<&View>) -> HashMap<BlockKey, Arc<[u8]>> {
-    let same = |before: &&View| {
-        (before.stamp.dev, before.stamp.ino) == (view.stamp.dev, view.stamp.ino)
-            && before.parent_view().is_some_and(|other| Arc::ptr_eq(other, parent))
+/// The rows that `before` has of the same segments over the same state of the parent, with what was put together of them.
+fn taken_over(view: &View, parent: &Arc<View>, before: Option<&View>) -> HashMap<BlockKey, Arc<ChangedRows>> {
+    let Some(before) = before.filter(|b| (b.stamp.dev, b.stamp.ino) == (view.stamp.dev, view.stamp.ino))
+    else {
+        return HashMap::new();
     };
-    let blocks = before.filter(same).map_or(&[][..], |before| &before.blocks);
-    let deltas = blocks.iter().filter(|block| block.segment.kind() == SegType::DELTA);
-    deltas
-        .filter_map(|block| match &block.rows {
-            Rows::Owned(rows) if block.count > 0 => Some((segment_key(&block.segment), Arc::clone(rows))),
-            _ => None,
-        })
-        .collect()
+    let rows = before.blocks.iter().enumerate().filter_map(|(index, block)| {
+        let rows = before.rows.changed(index).filter(|rows| Arc::ptr_eq(&rows.parent, parent))?;
+        Some((segment_key(&block.segment), Arc::clone(rows)))
+    });
+    rows.collect()
 }
 
 /// The components in which `row` differs from `base`, bit for bit; `None` when there are none or more than `most`.

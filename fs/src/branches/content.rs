@@ -133,7 +133,10 @@ impl Member {
 #[must_use]
 pub fn meant_name(name: &str) -> Option<&str> {
     let (meant, random) = name.strip_prefix('.')?.rsplit_once('.')?;
-    (random.len() == 6 && random.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(meant)
+    let letters = random.len() == 6 && random.bytes().all(|b| b.is_ascii_alphanumeric());
+    // rsync gives links, which it makes in one step, its process number instead.
+    let number = (1..=10).contains(&random.len()) && random.bytes().all(|b| b.is_ascii_digit());
+    (letters || number).then_some(meant)
 }
 
 fn header(member: Member, snap: &Snap) -> Vec<u8> {
@@ -238,6 +241,7 @@ mod tests {
         assert_eq!(Member::meant("origin"), Some(Member::Origin));
         assert_eq!(Member::meant(".vectors.npy.AbC123"), Some(Member::VectorsNpy));
         assert_eq!(Member::meant(".metadata.jsonl.x9y8z7"), Some(Member::MetadataJsonl));
+        assert_eq!(meant_name(".query.4711"), Some("query"));
         for other in [
             "vectors",
             ".vectors.npy",

@@ -60,6 +60,22 @@ struct Now {
     mtime: SystemTime,
 }
 
+impl Now {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            len: 0,
+            reach: 0,
+            head: Vec::new(),
+            hash: None,
+            copied: false,
+            wrong: false,
+            mode: None,
+            mtime: SystemTime::now(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Hash(Xxh3);
 
@@ -81,6 +97,13 @@ pub struct PartAttr {
 }
 
 impl Part {
+    /// A link that stands in no copy: `rsync` makes it beside one that it means to replace.
+    #[must_use]
+    pub fn spare(no: u64, name: &str, target: &str) -> Arc<Self> {
+        let now = Now::new(name);
+        Arc::new(Self { no, target: Some(target.to_owned()), pending: Weak::new(), now: Mutex::new(now) })
+    }
+
     /// Its name now.
     #[must_use]
     pub fn name(&self) -> String {
@@ -277,17 +300,7 @@ impl Pending {
             no,
             target: target.map(str::to_owned),
             pending: Arc::downgrade(self),
-            now: Mutex::new(Now {
-                name: name.to_owned(),
-                len: 0,
-                reach: 0,
-                head: Vec::new(),
-                hash: None,
-                copied: false,
-                wrong: false,
-                mode: None,
-                mtime: SystemTime::now(),
-            }),
+            now: Mutex::new(Now::new(name)),
         });
         state.parts.insert(name.to_owned(), part.clone());
         state.last = Instant::now();

@@ -103,6 +103,8 @@ pub struct Row {
 const HIDDEN: Duration = Duration::from_secs(60);
 /// A copying tool that makes nothing for so long is done.
 const IDLE: Duration = Duration::from_secs(2);
+/// Links under temporary names in one branch.
+const MAX_SPARE: usize = 16;
 /// Directories being copied into at once.
 const MAX_PENDING: usize = 1024;
 
@@ -135,6 +137,8 @@ struct Known {
     thawed_by: Option<u32>,
     hidden: HashSet<String>,
     hidden_at: Option<Instant>,
+    /// Links under temporary names, which are about to take the place of those that are there.
+    spare: BTreeMap<String, Arc<Part>>,
     times: BTreeMap<Member, SystemTime>,
     time: Option<SystemTime>,
     /// How long the file was when they were set: a change of the branch is newer than they are.
@@ -398,6 +402,38 @@ impl Branches {
     /// Remembers a part by its number.
     pub fn keep_part(&self, part: &Arc<Part>) {
         self.inner.lock().parts.insert(part.no, part.clone());
+    }
+
+    /// Takes a link under a temporary name into a branch that exists.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when there are many already.
+    pub fn put_spare(&self, no: BranchNo, part: &Arc<Part>) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        let spare = &mut inner.known.entry(no).or_default().spare;
+        if spare.len() >= MAX_SPARE {
+            return Err(Error::TooLarge {
+                what: format!("more than {MAX_SPARE} temporary links in a branch"),
+            });
+        }
+        spare.insert(part.name(), part.clone());
+        inner.parts.insert(part.no, part.clone());
+        Ok(())
+    }
+
+    /// The link under that temporary name.
+    #[must_use]
+    pub fn spare(&self, no: BranchNo, name: &str) -> Option<Arc<Part>> {
+        self.inner.lock().known.get(&no)?.spare.get(name).cloned()
+    }
+
+    /// Takes it away.
+    pub fn drop_spare(&self, no: BranchNo, name: &str) {
+        let mut inner = self.inner.lock();
+        let part = inner.known.get_mut(&no).and_then(|known| known.spare.remove(name));
+        if let Some(part) = part {
+            inner.parts.remove(&part.no);
+        }
     }
 
     /// Forgets a part.

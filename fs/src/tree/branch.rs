@@ -65,6 +65,9 @@ impl Tree {
             let part = pending.named(name).ok_or(Error::NotFound)?;
             return Ok(if part.target.is_some() { Item::PartLink(part.no) } else { Item::Part(part.no) });
         }
+        if let Some(spare) = dir.branches.spare(no, name) {
+            return Ok(Item::PartLink(spare.no));
+        }
         if dir.branches.hidden(no).contains(name) {
             return Err(Error::NotFound);
         }
@@ -226,7 +229,7 @@ impl Tree {
             Member::Origin => content::origin(&snap).len() as u64,
             member => member.len(&snap),
         };
-        let time = dir.branches.time(no, Some(member)).unwrap_or(snap.modified());
+        let time = dir.branches.time(no, Some(member)).unwrap_or_else(|| snap.view.shown_since());
         // Writable, so that rm does not ask; writing is refused when the file is opened. The inode is one of this state.
         Ok(Facts(len, time, 0o644, NONE, LONG, DATA_BLOCK))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::branch_copy::refused;
 use super::{Caller, Change, Tree};
-use crate::branches::content::sync_directory;
+use crate::branches::content::{meant_name, sync_directory};
 use crate::branches::family::Found;
 use crate::branches::table::{MAIN, Row, What};
 use crate::errno::Error;
@@ -17,7 +17,13 @@ pub(super) type Moved = Box<dyn FnOnce(&Tree) -> Result<(), Error> + Send>;
 
 impl Tree {
     /// Removes a name in a branch: from a copy for good, from a branch until the branch is removed or stays.
-    pub(super) fn unlink_in_branch(&self, dir: &Arc<StoreDir>, item: Item, name: &str) -> Result<(), Error> {
+    pub(super) fn unlink_in_branch(
+        &self,
+        dir: &Arc<StoreDir>,
+        parent: Node,
+        item: Item,
+        name: &str,
+    ) -> Result<(), Error> {
         match item {
             Item::Part(no) | Item::PartLink(no) => {
                 let part = dir.branches.part(no).ok_or(Error::NotFound)?;
@@ -25,6 +31,9 @@ impl Tree {
                     pending.remove(&part.name());
                 }
                 dir.branches.drop_part(&part);
+                if let Node::In(_, Item::Branch(of)) = parent {
+                    dir.branches.drop_spare(of, name);
+                }
                 Ok(())
             }
             Item::Member(no, ..) | Item::Link(no, _) if no == MAIN => Err(refused(
@@ -217,6 +226,10 @@ impl Tree {
             _ => row.copying.clone(),
         };
         let Some(pending) = pending else {
+            if dir.branches.spare(no, name).is_some() && meant_name(name) == Some(new) {
+                dir.branches.drop_spare(no, name);
+                return Ok(());
+            }
             return Err(Error::denied(format!(
                 "branches/{}/{name}: the files of a branch keep their names",
                 row.name

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Attr, Caller, Tree};
 use crate::branches::content::{self, Member};
 use crate::branches::pending::{self, Part};
-use crate::branches::table::{Branches, MAIN, Row, What};
+use crate::branches::table::{Branches, Link, MAIN, Row, What};
 use crate::errno::Error;
 use crate::handle::Body;
 use crate::node::{BranchNo, Item, Node, Place};
@@ -49,6 +49,16 @@ impl Tree {
     ) -> Result<Arc<Part>, Error> {
         let make = || {
             let row = Self::row(dir, no)?;
+            // Copying a branch again onto its copy brings its links too, which lead elsewhere than those of the copy. They
+            // are taken and change nothing.
+            if let (What::File(_), None, Some(target), Some(meant)) =
+                (&row.what, &row.copying, target, content::meant_name(name))
+                && Link::is_target(meant, target)
+            {
+                let part = Part::spare(dir.branches.part_number(), name, target);
+                dir.branches.put_spare(no, &part)?;
+                return Ok(part);
+            }
             let pending = match &row.what {
                 What::Pending(pending) => pending.clone(),
                 _ => row.copying.clone().ok_or_else(|| {

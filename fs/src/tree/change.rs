@@ -150,7 +150,8 @@ impl Tree {
                 });
             }
             Item::Part(_) | Item::PartLink(_) | Item::Member(..) | Item::Link(..) => {
-                answer(self.unlink_in_branch(&dir, item, name));
+                let of = self.node(parent);
+                answer(of.and_then(|of| self.unlink_in_branch(&dir, of, item, name)));
             }
             // `rm ingest/*` and `rm error`: the sentence goes, the file is there again at once.
             Item::Error(place) => {

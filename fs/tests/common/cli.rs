@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+use rvf_fs::data::npy::{Dtype, write_header};
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -102,4 +103,32 @@ pub(crate) fn golden(name: &str) -> PathBuf {
 /// The sample that the repository ships.
 pub(crate) fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/debian-packages").join(name)
+}
+
+/// A NumPy file of float32.
+pub(crate) fn npy_f32(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let mut out = write_header(Dtype::F32, shape);
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    out
+}
+
+/// A NumPy file of ids.
+pub(crate) fn npy_u64(values: &[u64]) -> Vec<u8> {
+    let mut out = write_header(Dtype::U64, &[values.len()]);
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    out
+}
+
+/// A store of three rows with metadata.
+pub(crate) fn three(dir: &Dir) {
+    dir.ok(&["create", "a.rvf", "-d", "2"]);
+    dir.write(
+        "rows.jsonl",
+        concat!(
+            "{\"id\": 1, \"vector\": [1,0], \"metadata\": {\"name\": \"one\", \"year\": 2001, \"ok\": true}}\n",
+            "{\"id\": 2, \"vector\": [0,1], \"metadata\": {\"name\": \"two\", \"year\": 2002}}\n",
+            "{\"id\": 18446744073709551615, \"vector\": [0.25,-0.5], \"metadata\": {\"name\": \"max\", \"w\": 0.5}}\n",
+        ),
+    );
+    dir.ok(&["ingest", "a.rvf", "-i", "rows.jsonl"]);
 }

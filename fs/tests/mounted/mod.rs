@@ -312,11 +312,15 @@ pub fn run_ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &str, argumen
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Whether a program is installed; says so when not.
+/// Whether a program is installed. Says so when not; with RVF_REQUIRE_TOOLS=1 that is a failure.
 pub fn has(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
+        assert!(
+            std::env::var_os("RVF_REQUIRE_TOOLS").is_none(),
+            "{program} is missing, and RVF_REQUIRE_TOOLS is set"
+        );
         eprintln!("SKIPPED a part: {program} is not installed");
     }
     found
@@ -330,3 +334,17 @@ pub fn npy(rows: &[[f32; DIM]]) -> Vec<u8> {
 }
 
 pub use std::os::unix::fs::MetadataExt;
+
+/// Whether Python has NumPy; as [`has`].
+pub fn has_numpy() -> bool {
+    let imported = Command::new("python3").args(["-c", "import numpy"]).output();
+    let found = imported.is_ok_and(|output| output.status.success());
+    if !found {
+        assert!(
+            std::env::var_os("RVF_REQUIRE_TOOLS").is_none(),
+            "python3 has no numpy, and RVF_REQUIRE_TOOLS is set"
+        );
+        eprintln!("SKIPPED a part: python3 with numpy is not installed");
+    }
+    found
+}
