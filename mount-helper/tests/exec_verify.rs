@@ -318,6 +318,12 @@ fn what_is_over_its_limit_is_not_looked_at() {
     payload.resize((16 << 20) + 65, 0);
     place.embed_signed(ExecKind::Ebpf, &payload);
     assert_eq!(place.refused(ExecKind::Ebpf).0, 1);
+    let mut payload = sound(ExecKind::Kernel);
+    payload.resize((128 << 20) + 257, 0);
+    place.embed(ExecKind::Kernel, &payload);
+    let (step, reason) = place.refused(ExecKind::Kernel);
+    assert_eq!(step, 1);
+    assert!(reason.contains("134217984 are the most"), "{reason}");
 }
 
 #[test]
