@@ -33,6 +33,16 @@ pub fn open_file(path: &Path) -> Result<(File, Metadata), Error> {
     open_regular(path, false)
 }
 
+/// Opens a block device for reading.
+pub(crate) fn open_device(path: &Path) -> Result<(File, Metadata), Error> {
+    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let meta = file.metadata().map_err(|e| Error::io(path, "stat", e))?;
+    match meta.file_type().is_block_device() {
+        true => Ok((file, meta)),
+        false => Err(Error::Invalid { what: format!("{}: no block device", path.display()) }),
+    }
+}
+
 fn check_regular(path: &Path, meta: &Metadata) -> Result<(), Error> {
     let kind = meta.file_type();
     let what = if kind.is_file() {

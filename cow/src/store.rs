@@ -24,7 +24,7 @@ use crate::parent::{self, Missing, Parent};
 use crate::reindex::BuiltIndex;
 use crate::rows::RowTable;
 use crate::shared;
-use crate::source::{open_regular, stamp};
+use crate::source::{open_device, open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
 use crate::view::View;
 use crate::write::MetaCache;
@@ -41,6 +41,8 @@ pub(crate) type BlockKey = (u64, u64, [u8; 16]);
 pub struct Store {
     path: PathBuf,
     options: OpenOptions,
+    /// Length of a store on a block device, which nobody changes while it is open.
+    device: Option<u64>,
     current: ArcSwap<View>,
     generation: AtomicU64,
     /// One writer at a time; what the last commit knew of the metadata.
@@ -72,16 +74,38 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        Self::open_at(path, options, None)
+    }
+
+    /// Opens a store that lies on a block device, in its first `len` bytes, for reading. A device is as long as its
+    /// sectors and does not know where the store ends.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`Error::Invalid`] when it is no block device, [`Error::Io`] when it is shorter.
+    pub fn open_device(path: &Path, len: u64, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        Self::open_at(path, &OpenOptions { access: Access::ReadOnly, ..*options }, Some(len))
+    }
+
+    fn open_at(path: &Path, options: &OpenOptions, device: Option<u64>) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
         let loaded = Loaded::default();
         let checked = Mutex::new(HashMap::new());
-        let context =
-            Context { scratch: &scratch, loaded: &loaded, checked: &checked, generation: 1, transient: None };
+        let context = Context {
+            scratch: &scratch,
+            loaded: &loaded,
+            checked: &checked,
+            generation: 1,
+            transient: None,
+            device,
+        };
         let view = Arc::new(load(path, options, &context, None)?);
-        shared::remember(&view, options);
+        if device.is_none() {
+            shared::remember(&view, options);
+        }
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
+            device,
             current: ArcSwap::new(view),
             generation: AtomicU64::new(1),
             commit: Mutex::new(None),
@@ -134,6 +158,9 @@ impl Store {
     /// lock tells one that is still writing; its commit is seen when it is there.
     #[must_use]
     pub fn is_behind(&self) -> bool {
+        if self.device.is_some() {
+            return false;
+        }
         let view = self.view();
         let Ok(meta) = view.file.metadata() else { return false };
         let same = meta.len() == view.stamp.len
@@ -169,9 +196,12 @@ impl Store {
             checked: &self.checked,
             generation,
             transient,
+            device: self.device,
         };
         let view = Arc::new(load(&self.path, &self.options, &context, Some(&self.view()))?);
-        shared::remember(&view, &self.options);
+        if self.device.is_none() {
+            shared::remember(&view, &self.options);
+        }
         // One that fits no more, or less than what the file has, is not worth its memory. Another may have come meanwhile.
         if let Some(given) = given
             && !view.image_in_memory
@@ -253,6 +283,7 @@ struct Context<'a> {
     checked: &'a Mutex<HashMap<BlockKey, bool>>,
     generation: u64,
     transient: Option<Arc<Image>>,
+    device: Option<u64>,
 }
 
 /// Reads a file into a view, and for a copy-on-write child the whole chain of its parents. O(segments), plus checksums
@@ -263,8 +294,11 @@ fn load(
     context: &Context<'_>,
     before: Option<&View>,
 ) -> Result<View, Error> {
-    let (file, meta) = open_regular(path, false)?;
-    let mut view = load_one(path, file, &meta, meta.len(), options, context)?;
+    let (file, meta) = match context.device {
+        Some(_) => open_device(path)?,
+        None => open_regular(path, false)?,
+    };
+    let mut view = load_one(path, file, &meta, context.device.unwrap_or(meta.len()), options, context)?;
     let mut visited = vec![(view.stamp.dev, view.stamp.ino)];
     // The files of the chain, oldest last; each but the last has a parent, which is the next.
     let mut chain: Vec<(View, bool)> = Vec::new();
@@ -310,6 +344,7 @@ fn load(
             checked: &checked,
             generation: 1,
             transient: None,
+            device: None,
         };
         match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
             Ok(mut parent) if parent.dimension() == dim => {
@@ -406,7 +441,7 @@ fn load_one(
     context: &Context<'_>,
 ) -> Result<View, Error> {
     let mut stamp = stamp(path, meta)?;
-    stamp.len = len.min(stamp.len);
+    stamp.len = if context.device.is_some() { len } else { len.min(stamp.len) };
     let bytes =
         if options.mmap { FileBytes::map(&file, stamp.len) } else { FileBytes::read(&file, stamp.len) }
             .map_err(|e| Error::io(path, "map", e))?;

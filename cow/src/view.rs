@@ -1,8 +1,8 @@
 //! One immutable state of a store: what every reader holds while it works.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -291,11 +291,16 @@ impl View {
         Ok(())
     }
 
+    /// A block device has no length in its metadata, and keeps the one it has.
+    fn is_cut(&self, meta: &fs::Metadata) -> bool {
+        !meta.file_type().is_block_device() && meta.len() < self.stamp.len
+    }
+
     /// What became of the file since the view was made, where the view cannot be trusted or outlives it. One fstat.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
         let meta = self.file.metadata().ok()?;
-        if self.bytes().is_poisoned() || meta.len() < self.stamp.len {
+        if self.bytes().is_poisoned() || self.is_cut(&meta) {
             return Some(format!(
                 "truncated by another program: {} of {} bytes are left; restore the file",
                 meta.len().min(self.stamp.len),
@@ -312,7 +317,7 @@ impl View {
     pub fn check_whole(&self) -> Result<(), Error> {
         self.check_intact()?;
         match self.file.metadata() {
-            Ok(meta) if meta.len() < self.stamp.len => Err(Error::Damaged {
+            Ok(meta) if self.is_cut(&meta) => Err(Error::Damaged {
                 path: self.path.clone(),
                 what: format!(
                     "the file was truncated by another program: {} of {} bytes are left; restore it",

@@ -9,9 +9,9 @@
 mod guard;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::{Deref, Range};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::Arc;
 
 /// Shared, immutable bytes of a file. Cloning is cheap.
@@ -51,7 +51,7 @@ impl FileBytes {
     /// # Errors
     /// The operating system's; [`io::ErrorKind::UnexpectedEof`] when the file is shorter than `len`.
     pub fn map(file: &File, len: u64) -> io::Result<Self> {
-        if file.metadata()?.len() < len {
+        if size(file)? < len {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the mapping"));
         }
         let size = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -73,7 +73,7 @@ impl FileBytes {
     /// # Errors
     /// The operating system's; [`io::ErrorKind::UnexpectedEof`] when the file is shorter than `len`.
     pub fn read(file: &File, len: u64) -> io::Result<Self> {
-        if file.metadata()?.len() < len {
+        if size(file)? < len {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the file is shorter than what is to be read",
@@ -126,6 +126,12 @@ impl FileBytes {
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
+}
+
+/// Bytes that can be read. A block device tells by where its end is, not by its metadata.
+fn size(mut file: &File) -> io::Result<u64> {
+    let meta = file.metadata()?;
+    if meta.file_type().is_block_device() { file.seek(SeekFrom::End(0)) } else { Ok(meta.len()) }
 }
 
 impl Deref for FileBytes {

@@ -16,6 +16,7 @@ mod error;
 mod image;
 mod module;
 pub mod server;
+pub mod vm;
 mod wasm;
 
 pub use dashboard::Dashboard;

@@ -1,0 +1,99 @@
+//! What an init has to do before anything else works: filesystems, modules, the drive, the network.
+
+use super::sys;
+use rustix::mount::{MountFlags, mount};
+use rustix::system::finit_module;
+use rvf_kernel::vm::{DRIVE, GuestArguments, INTERFACE, MODULES};
+use std::ffi::CStr;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long devices may take to show up. Emulated ones are there at once; this is for a machine that is very busy.
+const DEVICES_TIME: Duration = Duration::from_secs(20);
+
+/// Why the machine is of no use, for the launcher to say.
+#[derive(Debug)]
+pub(super) struct Failed(pub(super) String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Makes the machine ready, and gives what the launcher asked for.
+pub(super) fn prepare() -> Result<GuestArguments, Failed> {
+    for (kind, at) in [(c"proc", "/proc"), (c"sysfs", "/sys"), (c"devtmpfs", "/dev")] {
+        filesystem(kind, at)?;
+    }
+    let line = fs::read_to_string("/proc/cmdline").map_err(|e| Failed(format!("/proc/cmdline: {e}")))?;
+    let arguments = GuestArguments::parse(&line).map_err(Failed)?;
+    load_modules()?;
+    wait_for("the drive (virtio_blk)", || Path::new(DRIVE).exists())?;
+    wait_for("the network (virtio_net)", || Path::new("/sys/class/net").join(INTERFACE).exists())?;
+    sys::network_up().map_err(|e| Failed(format!("cannot set up the network: {e}")))?;
+    Ok(arguments)
+}
+
+fn filesystem(kind: &CStr, at: &str) -> Result<(), Failed> {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount(kind, at, kind, flags, None)
+        .map_err(|e| Failed(format!("cannot mount {}: {}", kind.to_string_lossy(), io::Error::from(e))))
+}
+
+/// Loads the modules of the initramfs in the order of their names, which the launcher made that of their dependencies.
+fn load_modules() -> Result<(), Failed> {
+    let Ok(list) = fs::read_dir(MODULES) else { return Ok(()) };
+    let mut paths: Vec<_> = list.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let file = File::open(&path).map_err(|e| Failed(format!("{}: {e}", path.display())))?;
+        match finit_module(&file, c"", 0) {
+            // Another name of what is there already.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => {
+                let name = path.file_name().unwrap_or_default().display().to_string();
+                let reason = io::Error::from(e);
+                return Err(Failed(format!("the kernel does not take its module {name}: {reason}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wait_for(what: &str, is_there: impl Fn() -> bool) -> Result<(), Failed> {
+    let until = Instant::now() + DEVICES_TIME;
+    while !is_there() {
+        if Instant::now() > until {
+            return Err(Failed(format!(
+                "{what} did not show up within {} s: the kernel has no driver for it, built in or among its modules",
+                DEVICES_TIME.as_secs()
+            )));
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Returns when `poweroff` is typed on the console. A console that nobody types on ends at once, and means nothing.
+pub(super) fn wait_for_word() {
+    let Ok(console) = File::open("/dev/console") else { return loop_for_ever() };
+    for line in BufReader::new(console).lines() {
+        match line {
+            Ok(line) if line.trim() == "poweroff" => return,
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    loop_for_ever();
+}
+
+fn loop_for_ever() {
+    loop {
+        thread::park();
+    }
+}

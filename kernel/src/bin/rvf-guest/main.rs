@@ -1,0 +1,64 @@
+//! `rvf-guest`: the first and only process of a virtual machine that an embedded kernel boots. It serves the store on
+//! the machine's drive, until the machine is ended.
+//!
+//! What it says on the console is for the launcher: one line when it answers, or one that says why it cannot.
+
+mod machine;
+mod sys;
+
+use machine::Failed;
+use rvf_cow::{Access, OpenOptions, Store};
+use rvf_kernel::server::{Options, Server};
+use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GuestArguments, READY_MARKER};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("rvf-guest: this is the first process of a virtual machine; use rvf launch, or rvf serve");
+        return ExitCode::from(2);
+    }
+    // Before any thread is made, so that none of them takes a signal.
+    sys::block_ending_signals();
+    if let Err(failed) = run() {
+        say(&format!("{FAILED_MARKER}{failed}"));
+    }
+    sys::power_off();
+    // Only where the kernel refuses to end; the launcher then does it.
+    loop {
+        thread::park();
+    }
+}
+
+fn run() -> Result<(), Failed> {
+    let arguments = machine::prepare()?;
+    let options = OpenOptions { access: Access::ReadOnly, verify: false, ..OpenOptions::default() };
+    let store = Store::open_device(Path::new(DRIVE), arguments.len, &options)
+        .map_err(|e| Failed(format!("cannot open the store: {e}")))?;
+    let server = serve(store, &arguments).map_err(|e| Failed(format!("cannot listen: {e}")))?;
+    say(&format!("{READY_MARKER}{}", arguments.port));
+    server.run().map_err(|e| Failed(format!("cannot accept connections: {e}")))
+}
+
+fn serve(store: std::sync::Arc<Store>, arguments: &GuestArguments) -> std::io::Result<Server> {
+    // A machine of 128 MiB must not end for what one client sends.
+    let options =
+        Options { max_connections: 16, max_body: 4 << 20, body_budget: 8 << 20, ..Options::default() };
+    let server = Server::bind(("0.0.0.0", arguments.port), store, options)?;
+    for wait in [sys::wait_for_end as fn(), machine::wait_for_word] {
+        let stopper = server.stopper()?;
+        thread::Builder::new().spawn(move || {
+            wait();
+            stopper.stop();
+        })?;
+    }
+    Ok(server)
+}
+
+/// One line of its own, whatever the kernel wrote before.
+fn say(line: &str) {
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let _gone = std::io::stdout().write_all(format!("\n{line}\n").as_bytes());
+}

@@ -1,0 +1,226 @@
+//! QEMU's arguments for one machine.
+
+use super::{CmdlineError, GuestArguments, command_line};
+use crate::Arch;
+use std::os::fd::RawFd;
+
+/// Least and most MiB of a machine's memory.
+const MEMORY_MB: std::ops::RangeInclusive<u32> = 64..=16_384;
+/// Most virtual processors.
+const MAX_VCPUS: u32 = 64;
+
+/// Who executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU's translator, everywhere and some ten times as slowly.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The name that QEMU has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// How the kernel learns which devices there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// From ACPI tables: what distributions' kernels understand.
+    Acpi,
+    /// From the command line (`CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES`): faster, for kernels made for it.
+    CommandLine,
+}
+
+/// Descriptors that QEMU inherits. Nothing it uses is opened by a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// The sealed kernel image.
+    pub kernel: RawFd,
+    /// The initramfs.
+    pub initramfs: RawFd,
+    /// The store, opened for reading only.
+    pub drive: RawFd,
+    /// One end of a socket pair: the control channel.
+    pub control: RawFd,
+}
+
+/// A machine to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// For which processor.
+    pub arch: Arch,
+    /// Who executes.
+    pub accelerator: Accelerator,
+    /// Where the devices are written.
+    pub firmware: Firmware,
+    /// MiB of memory.
+    pub memory_mb: u32,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Command line that the file gives; checked when the arguments are made.
+    pub file_cmdline: Vec<u8>,
+    /// For the guest.
+    pub guest: GuestArguments,
+}
+
+/// Why there is no such machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A kernel for another processor.
+    #[error("a machine for {arch} is not made here; only x86_64 is")]
+    Arch {
+        /// Which.
+        arch: &'static str,
+    },
+    /// Too little or too much.
+    #[error("{given} MiB of memory; a machine has {} to {} MiB", MEMORY_MB.start(), MEMORY_MB.end())]
+    Memory {
+        /// MiB.
+        given: u32,
+    },
+    /// Too few or too many.
+    #[error("{given} virtual processors; a machine has 1 to {MAX_VCPUS}")]
+    Vcpus {
+        /// How many.
+        given: u32,
+    },
+    /// The command line.
+    #[error(transparent)]
+    Cmdline(#[from] CmdlineError),
+}
+
+impl Plan {
+    /// The program that emulates it.
+    pub fn program(&self) -> &'static str {
+        "qemu-system-x86_64"
+    }
+
+    /// The kernel's command line.
+    ///
+    /// # Errors
+    /// [`CmdlineError`].
+    pub fn command_line(&self) -> Result<String, CmdlineError> {
+        // A kernel that panics, and one that is told to restart, ends at once. The check of the APIC timer takes a quarter of
+        // a second under emulation, and fails.
+        let mut ours = String::from("console=ttyS0 panic=-1 reboot=t quiet rdinit=/init");
+        if self.accelerator == Accelerator::Tcg {
+            ours.push_str(" noapictimer");
+        }
+        // A probe of a keyboard that is not there takes half a second.
+        ours.push_str(" i8042.noaux i8042.nokbd");
+        command_line(&self.file_cmdline, &ours, &self.guest)
+    }
+
+    /// QEMU's arguments.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn arguments(&self, fds: &Descriptors) -> Result<Vec<String>, PlanError> {
+        if self.arch != Arch::X86_64 {
+            return Err(PlanError::Arch { arch: self.arch.name() });
+        }
+        if !MEMORY_MB.contains(&self.memory_mb) {
+            return Err(PlanError::Memory { given: self.memory_mb });
+        }
+        if !(1..=MAX_VCPUS).contains(&self.vcpus) {
+            return Err(PlanError::Vcpus { given: self.vcpus });
+        }
+        let acpi = match self.firmware {
+            Firmware::Acpi => "on",
+            Firmware::CommandLine => "off",
+        };
+        let (accel, cpu) = match self.accelerator {
+            Accelerator::Kvm => ("kvm", "host"),
+            Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
+        };
+        let Descriptors { kernel, initramfs, drive, control } = fds;
+        let list = [
+            ("-nodefaults", String::new()),
+            ("-no-user-config", String::new()),
+            ("-display", "none".into()),
+            ("-no-reboot", String::new()),
+            ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into()),
+            ("-machine", format!("microvm,acpi={acpi}")),
+            ("-accel", accel.into()),
+            ("-cpu", cpu.into()),
+            ("-m", self.memory_mb.to_string()),
+            ("-smp", self.vcpus.to_string()),
+            ("-kernel", format!("/proc/self/fd/{kernel}")),
+            ("-initrd", format!("/proc/self/fd/{initramfs}")),
+            ("-append", self.command_line()?),
+            ("-chardev", "stdio,id=console,signal=off".into()),
+            ("-serial", "chardev:console".into()),
+            ("-chardev", format!("socket,id=control,fd={control}")),
+            ("-mon", "chardev=control,mode=control".into()),
+            ("-add-fd", format!("fd={drive},set=1")),
+            // No lock: writers append, and what is served is the state of a moment, by its length.
+            ("-blockdev", "driver=file,node-name=file,filename=/dev/fdset/1,read-only=on,locking=off".into()),
+            ("-blockdev", "driver=raw,node-name=store,file=file,read-only=on".into()),
+            ("-device", "virtio-blk-device,drive=store".into()),
+            // The port is forwarded when the guest answers, not before.
+            ("-netdev", "user,id=net,restrict=on,ipv6=off".into()),
+            ("-device", "virtio-net-device,netdev=net".into()),
+        ];
+        let words = list.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
+        Ok(words.filter(|word| !word.is_empty()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            arch: Arch::X86_64,
+            accelerator: Accelerator::Tcg,
+            firmware: Firmware::Acpi,
+            memory_mb: 128,
+            vcpus: 1,
+            file_cmdline: b"quiet".to_vec(),
+            guest: GuestArguments { len: 999, port: 8080 },
+        }
+    }
+
+    const FDS: Descriptors = Descriptors { kernel: 5, initramfs: 6, drive: 7, control: 8 };
+
+    #[test]
+    fn nothing_is_opened_by_name_and_nothing_is_left_open() {
+        let arguments = plan().arguments(&FDS).expect("a machine");
+        let after = |option: &str| -> Vec<&str> {
+            let pairs = arguments.iter().zip(arguments.iter().skip(1));
+            pairs.filter(|(word, _)| *word == option).map(|(_, value)| value.as_str()).collect()
+        };
+        assert_eq!(after("-kernel"), ["/proc/self/fd/5"]);
+        assert_eq!(after("-add-fd"), ["fd=7,set=1"]);
+        assert!(after("-sandbox")[0].contains("spawn=deny"));
+        assert!(after("-blockdev").iter().all(|device| device.contains("read-only=on")));
+        assert!(after("-netdev")[0].contains("restrict=on") && !after("-netdev")[0].contains("hostfwd"));
+        assert!(after("-append")[0].ends_with("rvf.len=999 rvf.port=8080"));
+        for needed in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+            assert!(arguments.iter().any(|word| word == needed));
+        }
+    }
+
+    #[test]
+    fn impossible_machines_are_refused() {
+        for (plan, word) in [
+            (Plan { arch: Arch::Aarch64, ..plan() }, "aarch64"),
+            (Plan { memory_mb: 1, ..plan() }, "1 MiB"),
+            (Plan { memory_mb: 1 << 20, ..plan() }, "MiB"),
+            (Plan { vcpus: 0, ..plan() }, "processors"),
+            (Plan { file_cmdline: b"init=/bin/sh".to_vec(), ..plan() }, "init="),
+            (Plan { file_cmdline: b"quiet\x1b".to_vec(), ..plan() }, "0x1b"),
+        ] {
+            let error = plan.arguments(&FDS).expect_err(word).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
