@@ -21,6 +21,8 @@ mod sys;
 pub mod verify;
 #[cfg(feature = "wasm")]
 pub mod wasm;
+#[cfg(feature = "vm")]
+pub mod vm;
 
 pub use mount::{HELP, Request, USAGE, arguments, candidates, parse};
 pub use refusal::{Passed, Refusal, Step};

@@ -65,6 +65,9 @@ pub fn run(run: Run) -> Result<u8, Failure> {
     match run.verified.kind {
         #[cfg(feature = "wasm")]
         ExecKind::Wasm => crate::wasm::run(run),
+        #[cfg(feature = "vm")]
+        ExecKind::Kernel => crate::vm::run(&run),
+        #[allow(unreachable_patterns, reason = "what is left depends on the features")]
         kind => Err(missing(kind)),
     }
 }
@@ -74,6 +77,9 @@ pub fn help(kind: ExecKind) -> String {
     match kind {
         #[cfg(feature = "wasm")]
         ExecKind::Wasm => crate::wasm::HELP.to_owned(),
+        #[cfg(feature = "vm")]
+        ExecKind::Kernel => crate::vm::HELP.to_owned(),
+        #[allow(unreachable_patterns, reason = "what is left depends on the features")]
         kind => missing(kind).message,
     }
 }

@@ -22,6 +22,7 @@ mod embed;
 mod export;
 mod failure;
 mod ingest;
+mod launch;
 mod lineage;
 mod open;
 mod output;
@@ -108,6 +109,8 @@ enum Command {
     Export(export::Args),
     /// Answer queries over HTTP, read-only
     Serve(serve::Args),
+    /// Boot the kernel that a store carries, to answer queries over HTTP
+    Launch(launch::Args),
     /// Verify the chain of witness entries
     VerifyWitness(witness::Args),
 }
@@ -150,6 +153,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::Serve(args) => serve::run(args, &mut out),
+        Command::Launch(args) => launch::run(args),
         Command::VerifyWitness(args) => witness::run(args, &mut out),
     };
     // What was printed before a failure belongs before its message.

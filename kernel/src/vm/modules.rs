@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// Drivers that must be there, built in or as modules.
-pub const NEEDED: [&str; 3] = ["virtio_mmio", "virtio_blk", "virtio_net"];
+pub const NEEDED: [&str; 2] = ["virtio_blk", "virtio_net"];
+/// What leads to the devices; which of them is used depends on the machine.
+const BUSES: [&str; 2] = ["virtio_pci", "virtio_mmio"];
 
 /// Largest module, unpacked.
 const MAX_MODULE: u64 = 16 << 20;
@@ -68,7 +70,7 @@ pub fn needed_modules(directory: &Path) -> Result<Vec<ModuleFile>, ModuleError> 
     let found = find(directory)?;
     let builtin = builtin(directory);
     let mut order = Vec::new();
-    for name in NEEDED {
+    for name in BUSES.into_iter().filter(|name| found.contains_key(*name)).chain(NEEDED) {
         add(name, directory, &found, &builtin, &mut order, 0)?;
     }
     Ok(order)
@@ -189,15 +191,15 @@ mod tests {
         assert!(matches!(needed_modules(dir.path()), Err(ModuleError::Io { .. })));
         fs::create_dir(dir.path().join("kernel")).expect("a directory");
         let error = needed_modules(dir.path()).expect_err("empty").to_string();
-        assert!(error.contains("virtio_mmio"), "{error}");
+        assert!(error.contains("virtio_blk"), "{error}");
         let list = NEEDED.map(|name| format!("kernel/drivers/{}.ko", name.replace('_', "-"))).join("\n");
         fs::write(dir.path().join("modules.builtin"), list).expect("written");
         assert_eq!(needed_modules(dir.path()).expect("all built in"), []);
         fs::write(dir.path().join("modules.builtin"), "").expect("written");
-        fs::write(dir.path().join("kernel/virtio_mmio.ko"), b"not a module").expect("written");
+        fs::write(dir.path().join("kernel/virtio_blk.ko"), b"not a module").expect("written");
         assert!(matches!(needed_modules(dir.path()), Err(ModuleError::Bad { .. })));
-        fs::write(dir.path().join("kernel/virtio_mmio.ko.zst"), b"not packed").expect("written");
-        fs::remove_file(dir.path().join("kernel/virtio_mmio.ko")).expect("removed");
+        fs::write(dir.path().join("kernel/virtio_blk.ko.zst"), b"not packed").expect("written");
+        fs::remove_file(dir.path().join("kernel/virtio_blk.ko")).expect("removed");
         assert!(needed_modules(dir.path()).is_err());
     }
 }

@@ -31,7 +31,7 @@ impl Accelerator {
 /// How the kernel learns which devices there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {
-    /// From ACPI tables: what distributions' kernels understand.
+    /// From ACPI tables and the PCI bus: what distributions' kernels understand.
     Acpi,
     /// From the command line (`CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES`): faster, for kernels made for it.
     CommandLine,
@@ -110,10 +110,10 @@ impl Plan {
         // A kernel that panics, and one that is told to restart, ends at once. The check of the APIC timer takes a quarter of
         // a second under emulation, and fails.
         let mut ours = String::from("console=ttyS0 panic=-1 reboot=t quiet rdinit=/init");
-        if self.accelerator == Accelerator::Tcg {
+        if self.accelerator == Accelerator::Tcg && self.firmware == Firmware::CommandLine {
             ours.push_str(" noapictimer");
         }
-        // A probe of a keyboard that is not there takes half a second.
+        // The probe of a keyboard that is not there takes half a second.
         ours.push_str(" i8042.noaux i8042.nokbd");
         command_line(&self.file_cmdline, &ours, &self.guest)
     }
@@ -132,10 +132,16 @@ impl Plan {
         if !(1..=MAX_VCPUS).contains(&self.vcpus) {
             return Err(PlanError::Vcpus { given: self.vcpus });
         }
-        let acpi = match self.firmware {
-            Firmware::Acpi => "on",
-            Firmware::CommandLine => "off",
+        // Under emulation, a microVM with ACPI has no timer that a kernel could tell the time by: its ACPI says that there
+        // is none of the old ones, and those of KVM are not there. The common PC has them.
+        let (machine, bus) = match (self.firmware, self.accelerator) {
+            (Firmware::CommandLine, _) => ("microvm,acpi=off", "device"),
+            (Firmware::Acpi, Accelerator::Kvm) => ("microvm,acpi=on", "device"),
+            (Firmware::Acpi, Accelerator::Tcg) => {
+                ("q35,usb=off,vmport=off,sata=off,smbus=off,graphics=off", "pci")
+            }
         };
+        let net = if bus == "pci" { ",romfile=" } else { "" };
         let (accel, cpu) = match self.accelerator {
             Accelerator::Kvm => ("kvm", "host"),
             Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
@@ -147,7 +153,7 @@ impl Plan {
             ("-display", "none".into()),
             ("-no-reboot", String::new()),
             ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into()),
-            ("-machine", format!("microvm,acpi={acpi}")),
+            ("-machine", machine.into()),
             ("-accel", accel.into()),
             ("-cpu", cpu.into()),
             ("-m", self.memory_mb.to_string()),
@@ -163,10 +169,10 @@ impl Plan {
             // No lock: writers append, and what is served is the state of a moment, by its length.
             ("-blockdev", "driver=file,node-name=file,filename=/dev/fdset/1,read-only=on,locking=off".into()),
             ("-blockdev", "driver=raw,node-name=store,file=file,read-only=on".into()),
-            ("-device", "virtio-blk-device,drive=store".into()),
+            ("-device", format!("virtio-blk-{bus},drive=store")),
             // The port is forwarded when the guest answers, not before.
             ("-netdev", "user,id=net,restrict=on,ipv6=off".into()),
-            ("-device", "virtio-net-device,netdev=net".into()),
+            ("-device", format!("virtio-net-{bus},netdev=net{net}")),
         ];
         let words = list.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
         Ok(words.filter(|word| !word.is_empty()).collect())
