@@ -20,9 +20,12 @@ tools boot no kernel that was embedded with --bind or --bind-policy: they take t
 pub(super) struct KernelArgs {
     /// Path to the RVF store
     path: PathBuf,
-    /// Kernel image to embed
-    #[arg(long, value_name = "FILE")]
-    image_path: PathBuf,
+    /// Kernel image to embed, or the directory of an unpacked distribution package that has one in boot/
+    #[arg(long, value_name = "FILE", required_unless_present = "installed")]
+    image_path: Option<PathBuf>,
+    /// The kernel of an installed distribution package: that of this release, or the one that runs
+    #[arg(long, value_name = "RELEASE", num_args = 0..=1, conflicts_with = "image_path")]
+    installed: Option<Option<String>>,
     /// Machine: x86_64, aarch64 or riscv64; found from the image when not given
     #[arg(long, value_parser = |name: &str| Arch::from_name(name).ok_or("use x86_64, aarch64 or riscv64"))]
     arch: Option<Arch>,
@@ -90,8 +93,48 @@ fn binding(args: &KernelArgs) -> Result<Option<Binding>, Failure> {
     }))
 }
 
+/// The image's file.
+fn image_path(args: &KernelArgs) -> Result<PathBuf, Failure> {
+    if let Some(given) = &args.image_path {
+        return if given.is_dir() { only_image(&given.join("boot")) } else { Ok(given.clone()) };
+    }
+    let release = match args.installed.iter().flatten().next() {
+        Some(release) => release.clone(),
+        None => {
+            let path = Path::new("/proc/sys/kernel/osrelease");
+            std::fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?.trim().to_owned()
+        }
+    };
+    let path = Path::new("/boot").join(format!("vmlinuz-{release}"));
+    if release.contains('/') || !path.is_file() {
+        return Err(Failure::new(format!(
+            "{}: not there; install the kernel's package (Debian: linux-image-{release}), or give another release",
+            path.display()
+        )));
+    }
+    Ok(path)
+}
+
+/// The kernel image of a directory that has one.
+fn only_image(boot: &Path) -> Result<PathBuf, Failure> {
+    let list = std::fs::read_dir(boot).map_err(|e| Failure::file(boot, &e))?;
+    let is_image = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("vmlinuz"))
+    };
+    let mut images: Vec<PathBuf> =
+        list.filter_map(|entry| Some(entry.ok()?.path())).filter(is_image).collect();
+    match (images.pop(), images.is_empty()) {
+        (Some(image), true) => Ok(image),
+        (Some(_), false) => {
+            Err(Failure::new(format!("{}: more than one vmlinuz; give the file", boot.display())))
+        }
+        (None, _) => Err(Failure::new(format!("{}: no vmlinuz in it", boot.display()))),
+    }
+}
+
 pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
-    let image = input(&args.image_path)?;
+    let path = image_path(args)?;
+    let image = input(&path)?;
     let binding = binding(args)?;
     let options = KernelOptions {
         arch: args.arch,
@@ -102,8 +145,8 @@ pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
         binding,
         ..KernelOptions::default()
     };
-    let payload = KernelPayload::new(&image, &options).map_err(|error| refused(&args.image_path, &error))?;
-    let name = name(args.name.as_deref(), &args.image_path)?;
+    let payload = KernelPayload::new(&image, &options).map_err(|error| refused(&path, &error))?;
+    let name = name(args.name.as_deref(), &path)?;
     let embedding = Embedding {
         kind: SegType::KERNEL,
         payload: &payload.pieces(),
