@@ -19,10 +19,10 @@ pub mod run;
 pub mod sealed;
 mod sys;
 pub mod verify;
-#[cfg(feature = "wasm")]
-pub mod wasm;
 #[cfg(feature = "vm")]
 pub mod vm;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 pub use mount::{HELP, Request, USAGE, arguments, candidates, parse};
 pub use refusal::{Passed, Refusal, Step};

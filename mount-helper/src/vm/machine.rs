@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rvf_kernel::vm::{Accelerator, Descriptors, Plan};
+use rvf_kernel::vm::{Accelerator, Descriptors, Plan, PlanError};
 use serde_json::{Value, json};
 
 use super::console::{Console, Word};
 use super::parts::Parts;
 use super::qmp::Qmp;
 use super::sys::{self, Child as ChildSetup};
-use crate::run::Failure;
+use crate::run::{Failure, REFUSED_STATUS};
 
 /// Bytes of QEMU's own messages that are kept.
 const MAX_ERRORS: usize = 8 << 10;
@@ -58,7 +58,8 @@ impl Machine {
             drive: parts.store.as_raw_fd(),
             control: theirs.as_raw_fd(),
         };
-        let arguments = plan.arguments(&fds).map_err(|e| Failure::failed(e.to_string()))?;
+        let refused = |e: PlanError| Failure { status: REFUSED_STATUS, message: e.to_string() };
+        let arguments = plan.arguments(&fds).map_err(refused)?;
         let program = plan.program();
         // From here on signals wait to be looked at; the child begins with none blocked.
         let signals = sys::ending_signals().map_err(failed)?;
