@@ -1,12 +1,21 @@
-//! Embedded eBPF programs of RVF files: judged and encoded, decoded, measured against their hashes, never loaded.
+//! Embedded eBPF programs of RVF files: judged and encoded, decoded, measured against their hashes, never loaded. And the
+//! programs of ours ([`Builtin`]) with what they agree on with their surroundings: rounded vectors ([`hot`]), packets ([`wire`]),
+//! maps ([`maps`]).
 //!
 //! An EBPF payload is a 64-byte header, the program, and BTF. The program is whatever file was embedded: the
 //! reference stores instructions, or an ELF object, or anything else alike; [`Program::form`] looks.
 
+mod builtin;
 mod embed;
+pub mod hot;
+pub mod maps;
+mod sections;
+pub mod wire;
 
+pub use builtin::Builtin;
 pub use embed::{EmbedError, MAX_PROGRAM_BYTES, ProgramOptions, ProgramPayload, ProgramType};
 pub use rvf_format::Integrity;
+pub use sections::for_loader;
 
 const MAGIC: u32 = 0x5256_4250;
 const HEADER_LEN: usize = 64;

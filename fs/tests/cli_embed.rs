@@ -98,3 +98,24 @@ fn a_kernel_can_be_bound_to_its_file_and_a_policy() {
     let missing = ["embed-kernel", "a.rvf", "--image-path", "bzImage", "--bind-policy", "none"];
     assert!(dir.fails(&missing, 1).contains("none"));
 }
+
+/// The programs that come along need no compiler, and are those of the crate, byte for byte.
+#[test]
+fn programs_that_come_along_are_embedded_by_name() {
+    let dir = place();
+    for builtin in rvf_bpf::Builtin::ALL {
+        let said = dir.json(&["embed-ebpf", "a.rvf", "--builtin", builtin.name()]);
+        assert_eq!((&said["name"], &said["program_type"]), (&builtin.name().into(), &builtin.program_type().name().into()));
+        assert_eq!(said["bytecode_size"], builtin.object().len());
+        let digest: String = builtin.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(said["sha3_256"], digest);
+    }
+    dir.ok(&["check", "a.rvf"]);
+    for (args, word) in [
+        (&["embed-ebpf", "a.rvf", "--builtin", "nothing"][..], "distance, filter or ports"),
+        (&["embed-ebpf", "a.rvf"], "--program"),
+        (&["embed-ebpf", "a.rvf", "--builtin", "ports", "--program", "x"], "cannot be used with"),
+    ] {
+        assert!(dir.fails(args, 2).contains(word), "{args:?}");
+    }
+}

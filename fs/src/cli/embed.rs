@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::open::{self, Waiting};
 use super::output::{Out, hex};
-use rvf_bpf::{ProgramOptions, ProgramPayload, ProgramType};
+use rvf_bpf::{Builtin, ProgramOptions, ProgramPayload, ProgramType};
 use rvf_cow::{Bound, EmbedReport, Embedding};
 use rvf_format::SegType;
 use rvf_kernel::{Arch, Binding, Kernel, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
@@ -187,13 +187,20 @@ pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Taken are objects as clang --target=bpf -c makes them, and with --program-type bare instructions. Earlier programs stay in the
-file; the newest is listed first, which is the one that other tools extract.")]
+file; the newest is listed first, which is the one that other tools extract.
+
+Programs that come with rvf, compiled: distance answers queries over the hottest vectors in XDP, filter passes, drops or
+redirects traffic by port and by whether the store has a vector, ports lets allowed ports through to a packet socket.")]
 pub(super) struct EbpfArgs {
     /// Path to the RVF store
     path: PathBuf,
     /// eBPF object to embed
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "builtin")]
+    program: Option<PathBuf>,
+    /// One of the programs that come with rvf instead: distance, filter or ports
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["program", "program_type", "max_dimension"],
+        value_parser = |name: &str| Builtin::from_name(name).ok_or("use distance, filter or ports"))]
+    builtin: Option<Builtin>,
     /// xdp, tc, tc-egress, socket-filter, tracepoint, kprobe, cgroup-ingress or cgroup-egress; found from the object's sections when
     /// not given
     #[arg(long, value_parser = |name: &str| ProgramType::from_name(name).ok_or("no such type of program"))]
@@ -212,10 +219,20 @@ pub(super) struct EbpfArgs {
 }
 
 pub(super) fn ebpf(args: &EbpfArgs, out: &mut Out) -> Result<(), Failure> {
-    let program = input(&args.program)?;
-    let options = ProgramOptions { program_type: args.program_type, max_dimension: args.max_dimension };
-    let payload = ProgramPayload::new(&program, &options).map_err(|error| refused(&args.program, &error))?;
-    let name = name(args.name.as_deref(), &args.program)?;
+    let path = args.program.as_deref().unwrap_or_else(|| Path::new(""));
+    let (program, options) = match args.builtin {
+        Some(builtin) => (
+            builtin.object().to_vec(),
+            ProgramOptions { program_type: None, max_dimension: builtin.max_dimension() },
+        ),
+        None => (
+            input(path)?,
+            ProgramOptions { program_type: args.program_type, max_dimension: args.max_dimension },
+        ),
+    };
+    let payload = ProgramPayload::new(&program, &options).map_err(|error| refused(path, &error))?;
+    let path = args.builtin.map_or(path, |builtin| Path::new(builtin.name()));
+    let name = name(args.name.as_deref(), path)?;
     let embedding = Embedding {
         kind: SegType::EBPF,
         payload: &payload.pieces(),
