@@ -9,6 +9,7 @@
 //!
 //! Locks are taken in this order: commit, loading, then the leaf locks; none is held across a callback.
 
+mod accesses;
 mod binding;
 mod branch;
 mod coded;
@@ -37,6 +38,7 @@ mod types;
 mod view;
 mod write;
 
+pub use accesses::{AccessReport, HOT_VECTORS, Hottest};
 pub use binding::Bound;
 pub use branch::{
     Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, Derive, DeriveReport, Derived,

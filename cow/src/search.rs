@@ -72,6 +72,7 @@ impl View {
             answers = job.spread(threads, queries)?;
         }
         self.check_intact()?;
+        self.accesses.count(&answers);
         Ok(answers)
     }
 

@@ -15,6 +15,7 @@ use rvf_format::{ChecksumState, FileBytes, Segment};
 use rvf_format::{Finding, Severity};
 use rvf_index::{Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
+use crate::accesses::Accesses;
 use crate::branch::pin;
 use crate::coverage;
 use crate::error::Error;
@@ -54,6 +55,8 @@ pub struct Store {
     pub(crate) transient: Mutex<Option<BuiltIndex>>,
     scratch: Arc<ScratchPool>,
     loaded: Loaded,
+    /// What queries found since the counts were last saved.
+    pub(crate) accesses: Arc<Accesses>,
     /// Left-overs of compactions were looked for, which is done with the first commit.
     pub(crate) swept: AtomicBool,
     listeners: RwLock<Vec<Listener>>,
@@ -90,9 +93,11 @@ impl Store {
         let scratch = Arc::new(ScratchPool::new());
         let loaded = Loaded::default();
         let checked = Mutex::new(HashMap::new());
+        let accesses = Arc::new(Accesses::default());
         let context = Context {
             scratch: &scratch,
             loaded: &loaded,
+            accesses: &accesses,
             checked: &checked,
             generation: 1,
             transient: None,
@@ -114,6 +119,7 @@ impl Store {
             transient: Mutex::new(None),
             scratch,
             loaded,
+            accesses,
             swept: AtomicBool::new(false),
             listeners: RwLock::new(Vec::new()),
         }))
@@ -193,6 +199,7 @@ impl Store {
         let context = Context {
             scratch: &self.scratch,
             loaded: &self.loaded,
+            accesses: &self.accesses,
             checked: &self.checked,
             generation,
             transient,
@@ -280,6 +287,7 @@ fn is_sound(block: &VecBlock, bytes: &[u8]) -> bool {
 struct Context<'a> {
     scratch: &'a Arc<ScratchPool>,
     loaded: &'a Loaded,
+    accesses: &'a Arc<Accesses>,
     checked: &'a Mutex<HashMap<BlockKey, bool>>,
     generation: u64,
     transient: Option<Arc<Image>>,
@@ -341,6 +349,7 @@ fn load(
         let context = Context {
             scratch: context.scratch,
             loaded: context.loaded,
+            accesses: context.accesses,
             checked: &checked,
             generation: 1,
             transient: None,
@@ -576,6 +585,7 @@ fn load_one(
         places: std::sync::OnceLock::new(),
         scratch: Arc::clone(context.scratch),
         loading: Loading::new(context.loaded, (stamp.dev, stamp.ino)),
+        accesses: Arc::clone(context.accesses),
         live: std::sync::OnceLock::new(),
         meta: std::sync::OnceLock::new(),
         filters: Filters::default(),

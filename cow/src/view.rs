@@ -16,6 +16,7 @@ use rvf_format::recover::Opened;
 use rvf_format::{Finding, Severity};
 use rvf_index::{Bitmap, Image, Metric, SCAN_BELOW_ROWS, ScratchPool};
 
+use crate::accesses::Accesses;
 use crate::branch::pin::Pin;
 use crate::branch::resolve::Place;
 use crate::coded::Codes;
@@ -64,6 +65,8 @@ pub struct View {
     pub(crate) places: OnceLock<Vec<Place>>,
     pub(crate) scratch: Arc<ScratchPool>,
     pub(crate) loading: Loading,
+    /// Shared by all views of a store.
+    pub(crate) accesses: Arc<Accesses>,
     pub(crate) live: OnceLock<Live>,
     pub(crate) meta: OnceLock<Metadata>,
     pub(crate) filters: Filters,

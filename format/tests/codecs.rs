@@ -84,6 +84,7 @@ fn hot_quant_and_sketch() {
         .collect();
     assert_eq!(j!(entries).to_string(), wanted["entries"].to_string());
     assert_eq!((hot.dim, hot.dtype, hot.neighbour_m), (3, 1, 4));
+    assert_eq!(hot.encode(), payload, "byte for byte as the reference's codec writes it");
 
     let floats = |list: &Value| -> Vec<f32> {
         match list {
@@ -126,6 +127,7 @@ fn hot_quant_and_sketch() {
     let rows: Vec<String> = sketch.counters.chunks(sketch.width as usize).map(hex).collect();
     assert_eq!(j!(rows).to_string(), wanted["rows_hex"].to_string());
     assert_eq!(j!(sketch.estimate(0)), wanted["estimate_of_0"]);
+    assert_eq!(sketch.encode(), payload, "byte for byte as the reference's codec writes it");
 }
 
 #[test]

@@ -21,7 +21,8 @@ merge                fold this branch into its parent; refused whole when both c
 sign KEYFILE         sign the file as it is now with a key of `rvf keygen`, by its absolute path
 verify               check every checksum and the witness chain; fails when something is damaged
 refresh              look at the file again (other programs' changes are noticed by themselves)
-checkpoint           everything that was closed is in the file already; syncs the file once more
+checkpoint           save which vectors queries found most often (docs/format.md, HOT and SKETCH); what was closed is in the
+                     file already. Syncs the file
 # a trailing & answers at once and leaves the work to the background; status and events show it
 ";
 
@@ -63,7 +64,7 @@ pub enum Verb {
     Verify,
     /// Look at the file again.
     Refresh,
-    /// Sync.
+    /// Save access counts, and sync.
     Checkpoint,
 }
 
@@ -204,6 +205,9 @@ pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
             dir.store.refresh()?;
         }
         Verb::Checkpoint => {
+            if !dir.settings.read_only {
+                dir.store.save_accesses(rvf_cow::HOT_VECTORS)?;
+            }
             let file = dir.snap().view.file().clone();
             file.sync_all().map_err(|error| Error::io("syncing the file", error))?;
         }

@@ -21,6 +21,7 @@ mod diff;
 mod embed;
 mod export;
 mod failure;
+mod hot;
 mod ingest;
 mod launch;
 mod lineage;
@@ -103,6 +104,8 @@ enum Command {
     EmbedEbpf(embed::EbpfArgs),
     /// Embed a WASM module
     EmbedWasm(embed::WasmArgs),
+    /// Show which vectors queries find most often; count accesses
+    Hot(hot::Args),
     /// Examine any file: dialect, every deviation, what is recoverable
     Check(check::Args),
     /// Write vectors, ids and metadata to ordinary files
@@ -150,6 +153,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::EmbedKernel(args) => embed::kernel(args, &mut out),
         Command::EmbedEbpf(args) => embed::ebpf(args, &mut out),
         Command::EmbedWasm(args) => embed::wasm(args, &mut out),
+        Command::Hot(args) => hot::run(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Export(args) => export::run(args, &mut out),
         Command::Serve(args) => serve::run(args, &mut out),
