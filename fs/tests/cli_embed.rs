@@ -105,7 +105,10 @@ fn programs_that_come_along_are_embedded_by_name() {
     let dir = place();
     for builtin in rvf_bpf::Builtin::ALL {
         let said = dir.json(&["embed-ebpf", "a.rvf", "--builtin", builtin.name()]);
-        assert_eq!((&said["name"], &said["program_type"]), (&builtin.name().into(), &builtin.program_type().name().into()));
+        assert_eq!(
+            (&said["name"], &said["program_type"]),
+            (&builtin.name().into(), &builtin.program_type().name().into())
+        );
         assert_eq!(said["bytecode_size"], builtin.object().len());
         let digest: String = builtin.digest().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(said["sha3_256"], digest);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use rvf_bpf::{Form, Program, ProgramOptions, ProgramPayload, ProgramType};
+use rvf_bpf::{Builtin, Form, Program, ProgramOptions, ProgramPayload, ProgramType};
 use rvf_format::Integrity;
 use rvf_kernel::{
     Arch, Binding, ExecKind, Header, ImageForm, Kernel, MAX_CMDLINE, MAX_KERNEL_BYTES, MAX_WASM_BYTES, Wasm,
@@ -59,6 +59,8 @@ pub struct KernelFacts {
 pub struct EbpfFacts {
     /// Its kind, by the object where that says so; `None` for kinds that the format has no number for.
     pub program_type: Option<ProgramType>,
+    /// Which of the programs that come along it is, byte for byte.
+    pub builtin: Option<Builtin>,
     /// An ELF object, or bare instructions.
     pub form: Form,
     /// Largest dimension that it handles; 0 when not known.
@@ -196,6 +198,7 @@ fn ebpf(payload: &[u8]) -> Result<Facts, String> {
         integrity: program.integrity(),
         of: FactsOf::Ebpf(EbpfFacts {
             program_type,
+            builtin: Builtin::of(program.program),
             form: program.form(),
             max_dimension: program.max_dimension,
             btf: within(payload, program.btf)?,

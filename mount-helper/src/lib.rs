@@ -11,6 +11,8 @@
 pub mod child;
 pub mod command;
 pub mod confine;
+#[cfg(feature = "ebpf")]
+pub mod ebpf;
 pub mod facts;
 pub mod mount;
 pub mod policy;

@@ -41,6 +41,11 @@ impl Failure {
         Self { status: USAGE_STATUS, message: message.into() }
     }
 
+    /// It is not run by anybody's word.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self { status: REFUSED_STATUS, message: message.into() }
+    }
+
     /// Something that is needed is not here.
     pub fn missing(message: impl Into<String>) -> Self {
         Self { status: MISSING_STATUS, message: message.into() }
@@ -63,6 +68,8 @@ impl Failure {
 /// [`Failure`], with the status to end with.
 pub fn run(run: Run) -> Result<u8, Failure> {
     match run.verified.kind {
+        #[cfg(feature = "ebpf")]
+        ExecKind::Ebpf => crate::ebpf::run(&run),
         #[cfg(feature = "wasm")]
         ExecKind::Wasm => crate::wasm::run(run),
         #[cfg(feature = "vm")]
@@ -75,6 +82,8 @@ pub fn run(run: Run) -> Result<u8, Failure> {
 /// The arguments that programs of a kind take.
 pub fn help(kind: ExecKind) -> String {
     match kind {
+        #[cfg(feature = "ebpf")]
+        ExecKind::Ebpf => crate::ebpf::help(),
         #[cfg(feature = "wasm")]
         ExecKind::Wasm => crate::wasm::HELP.to_owned(),
         #[cfg(feature = "vm")]

@@ -4,8 +4,8 @@
 //!    header holds together. The payload is then copied into a sealed memory file, once; the file is not read for it again, and
 //!    everything that follows looks at the sealed bytes.
 //! 2. *content hash*: the segment's checksum, the header's hash of the program, and the digest in the entry.
-//! 3. *signature*: a signature over exactly these bytes by a trusted key. `--allow-unsigned` passes over one that is missing or of
-//!    an unknown key, never over one that is wrong.
+//! 3. *signature*: a signature over exactly these bytes by a trusted key, or the very bytes of a program that came with `rvf-exec`.
+//!    `--allow-unsigned` passes over one that is missing or of an unknown key, never over one that is wrong.
 //! 4. *binding*: a bound kernel belongs to this file and this policy.
 //! 5. *host*: this machine can run it.
 //! 6. *policy*: the policies of user and machine allow it.
@@ -102,7 +102,7 @@ pub struct Verified {
     pub facts: Facts,
     /// SHA3-256 of the payload.
     pub digest: [u8; 32],
-    /// Name of the trusted key that signed it; `None` when it ran by `--allow-unsigned`.
+    /// Name of the trusted key that signed it, or `rvf-exec itself`; `None` when it ran by `--allow-unsigned`.
     pub signer: Option<String>,
 }
 
@@ -169,7 +169,8 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
     // 3
     let trust = TrustStore::load(&wanted.trust, wanted.owner);
     let about = Content { length: length as u64, digest };
-    let (signer, note) = signature(wanted, &view, &trust, &segment, &about)?;
+    let own = matches!(&facts.of, FactsOf::Ebpf(ebpf) if ebpf.builtin.is_some());
+    let (signer, note) = signature(wanted, &view, &trust, &segment, &about, own)?;
     pass(Step::Signature, note);
 
     // 4
@@ -374,13 +375,15 @@ fn content(
     Ok(format!("sha3-256:{}; the header's hash of the program: {}", hex(digest), facts.integrity.word()))
 }
 
-/// The trusted key that signed the payload, if one did and none is needed.
+/// The trusted key that signed the payload, if one did and none is needed. A program of our `own` is as good as signed: it is
+/// known by its bytes.
 fn signature(
     wanted: &Wanted,
     view: &View,
     trust: &TrustStore,
     segment: &Segment,
     about: &Content,
+    own: bool,
 ) -> Result<(Option<String>, String), Refusal> {
     let records: Vec<Signature> =
         view.signatures().into_iter().filter_map(|found| found.record.ok()).collect();
@@ -410,6 +413,12 @@ fn signature(
             "no signature speaks of these bytes; sign with: rvf sign STORE --key KEY --segment {word}{unused}"
         ),
     };
+    if own {
+        return Ok((
+            Some("rvf-exec itself".into()),
+            "none is needed: the program came with rvf-exec, byte for byte".into(),
+        ));
+    }
     if wanted.allow_unsigned {
         return Ok((None, format!("passed over by --allow-unsigned: {absent}")));
     }

@@ -1,0 +1,699 @@
+//! eBPF programs as a user runs them: loaded from a store, attached in a network namespace, asked by a real client over veth.
+#![cfg(feature = "ebpf")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod net;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use net::{Net, can_run, wait_until};
+use rvf_bpf::hot::Query;
+use rvf_bpf::wire::{self, Answer, Status};
+use rvf_bpf::{Builtin, ProgramOptions, ProgramPayload};
+use rvf_cow::{
+    Access, BadRow, Batch, CreateOptions, Embedding, Metric, OpenOptions, SearchRequest, SignOptions, Store,
+    Target,
+};
+use rvf_crypto::{Algorithm, SecretKey};
+use rvf_format::SegType;
+use rvf_index::NoProgress;
+use rvf_mount_helper::ebpf::hot_set;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_rvf-exec");
+
+/// The sample of real text embeddings: ids, vectors and queries.
+struct Sample {
+    dimension: usize,
+    vectors: Vec<f32>,
+    queries: Vec<f32>,
+}
+
+fn sample() -> Sample {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/debian-packages");
+    let body = |name: &str| {
+        let bytes = fs::read(dir.join(name)).unwrap();
+        let head = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+        bytes[10 + head..].to_vec()
+    };
+    let half = |b: &[u8]| half::f16::from_le_bytes([b[0], b[1]]).to_f32();
+    let vectors = body("base.f16.npy").chunks_exact(2).map(half).collect();
+    let single = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    let queries = body("queries.f32.npy").chunks_exact(4).map(single).collect();
+    Sample { dimension: 384, vectors, queries }
+}
+
+/// A directory with a store and a key that is trusted.
+struct Place {
+    dir: tempfile::TempDir,
+    key: SecretKey,
+}
+
+impl Place {
+    fn new(metric: Metric, dimension: usize, ids: Vec<u64>, vectors: Vec<f32>) -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().unwrap(),
+            key: SecretKey::from_seed(Algorithm::Ed25519, &[5; 32]),
+        };
+        let trust = place.path("config/rvf/trust");
+        fs::create_dir_all(&trust).unwrap();
+        fs::write(trust.join("maker.pub"), place.key.public().to_pem().unwrap()).unwrap();
+        let options = CreateOptions { dimension: dimension as u16, metric, profile: 0 };
+        let store = Store::create(&place.store(), &options).unwrap();
+        let batch =
+            Batch { dimension, ids: Some(ids), vectors, metadata: Vec::new(), on_bad_row: BadRow::Refuse };
+        store.ingest(&batch, &NoProgress).unwrap();
+        place
+    }
+
+    /// Vectors 0 to 99 of two components.
+    fn small() -> Self {
+        Self::new(Metric::L2, 2, (0..100).collect(), (0..100_u16).flat_map(|i| [f32::from(i), 1.0]).collect())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.path("a.rvf")
+    }
+
+    fn open(&self) -> Arc<Store> {
+        Store::open(&self.store(), &OpenOptions { access: Access::ReadWrite, ..OpenOptions::default() })
+            .unwrap()
+    }
+
+    fn embed(&self, object: &[u8]) -> u64 {
+        let payload = ProgramPayload::new(object, &ProgramOptions::default()).unwrap();
+        let embedding =
+            Embedding { kind: SegType::EBPF, payload: &payload.pieces(), digest: payload.digest, name: None };
+        self.open().embed(&embedding).unwrap().offset
+    }
+
+    fn embed_signed(&self, object: &[u8]) {
+        let offset = self.embed(object);
+        self.open().sign(&self.key, &Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
+    }
+
+    /// `rvf-exec` on the newest program of the store, in a namespace.
+    fn command(&self, net: &Net, space: &str, args: &[&str]) -> Command {
+        let mut command = net.command(space, Path::new(PROGRAM));
+        self.arguments(&mut command, &[], args);
+        command
+    }
+
+    fn arguments(&self, command: &mut Command, options: &[&str], args: &[&str]) {
+        command.args(options).arg(self.store()).args(["--kind", "ebpf", "--"]).args(args);
+        command.env("XDG_CONFIG_HOME", self.path("config"));
+    }
+
+    fn start(&self, net: &Net, space: &str, args: &[&str]) -> Running {
+        Running::start(self.command(net, space, args))
+    }
+
+    /// Runs it where it is to fail: its status, and what it says.
+    fn fails(&self, net: &Net, options: &[&str], args: &[&str]) -> (i32, String) {
+        let mut command = net.command("server", Path::new(PROGRAM));
+        self.arguments(&mut command, options, args);
+        let done = command.output().unwrap();
+        assert!(done.stdout.is_empty(), "{}", String::from_utf8_lossy(&done.stdout));
+        (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
+    }
+}
+
+/// A program that is attached.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    said: String,
+}
+
+impl Drop for Running {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        out.read_line(&mut said).unwrap();
+        if !said.starts_with("attached ") {
+            let done = child.wait_with_output().unwrap();
+            panic!("{said}{}", String::from_utf8_lossy(&done.stderr));
+        }
+        Self { child, out, said }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Ends it as a user would, and gives its last line: the counters.
+    fn end(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let mut last = String::new();
+        for line in (&mut self.out).lines() {
+            last = line.unwrap();
+        }
+        assert!(self.child.wait().unwrap().success());
+        last
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn ask(socket: &UdpSocket, to: &str, payload: &[u8]) -> Answer {
+    let mut answer = [0; 2048];
+    socket.send_to(payload, to).unwrap();
+    let (len, from) = socket.recv_from(&mut answer).unwrap();
+    assert_eq!(from.to_string(), to);
+    assert!(len <= payload.len(), "an answer is never longer than its query");
+    Answer::decode(&answer[..len]).unwrap()
+}
+
+/// What XDP sends out of one end of a veth pair is taken at the other only where a program is attached there too.
+fn open_peer(place: &Place, net: &Net) -> Running {
+    place.start(net, "client", &["--iface", "c0", "--port", "1"])
+}
+
+#[test]
+fn hot_vectors_are_found_in_xdp_exactly_as_by_the_scan() {
+    if !can_run() {
+        return;
+    }
+    let sample = sample();
+    let rows = sample.vectors.len() / sample.dimension;
+    for metric in [Metric::Cosine, Metric::L2, Metric::InnerProduct] {
+        let place = Place::new(metric, sample.dimension, (0..rows as u64).collect(), sample.vectors.clone());
+        // The first half of the queries makes vectors hot, the second asks for them.
+        let (earlier, later) = sample.queries.split_at(sample.queries.len() / 2);
+        let request = |queries, k, exact| SearchRequest {
+            queries,
+            k,
+            ef: None,
+            filter: None,
+            exact,
+            deadline: None,
+            threads: 1,
+        };
+        let store = place.open();
+        store.view().search(&request(earlier, 10, false)).unwrap();
+        store.save_accesses(256).unwrap().unwrap();
+        drop(store);
+        place.embed(Builtin::Distance.object());
+        let store = place.open();
+        let choice = hot_set(&store.view(), 256).unwrap();
+        assert_eq!((choice.set.vectors.len(), choice.counted), (256, 256));
+        // The hot set as a store of its own: its exact scan is the format's own arithmetic in f32.
+        let ids: Vec<u64> = choice.set.vectors.iter().map(|v| v.id).collect();
+        let row = |id: &u64| sample.vectors[*id as usize * 384..][..384].to_vec();
+        let scanned = Place::new(metric, 384, ids.clone(), ids.iter().flat_map(row).collect());
+        let truth = scanned.open().view().search(&request(later, 10, true)).unwrap();
+
+        let net = Net::new();
+        let running = place.start(&net, "server", &["--iface", "s0"]);
+        assert!(
+            running.said.contains("256 of 5000 vectors, 256 of them chosen by access counts"),
+            "{}",
+            running.said
+        );
+        let peer = open_peer(&place, &net);
+        for (address, to) in [("10.81.1.2:0", "10.81.1.1:7474"), ("[fd81:1::2]:0", "[fd81:1::1]:7474")] {
+            let socket = net.udp("client", address);
+            let about = ask(&socket, to, &wire::describe(7));
+            assert_eq!((about.status, about.token, about.hot_vectors), (Status::Ok, 7, 256));
+            assert_eq!(about.file_id, Some(store.view().file_id()));
+            assert_eq!((about.scale, about.epoch), (choice.set.scale, store.view().epoch()));
+            for (query, truth) in later.chunks_exact(384).zip(&truth) {
+                let sent = Query::new(&about.scale, query).unwrap();
+                let answer = ask(&socket, to, &sent.payload(10, 99));
+                assert_eq!((answer.status, answer.token), (Status::Ok, 99));
+                assert_eq!(answer.results, choice.set.scan(&sent, 10), "the program and its scan in Rust");
+                let found: Vec<u64> = answer.results.iter().map(|(id, _)| *id).collect();
+                let wanted: Vec<u64> = truth.hits.iter().map(|hit| hit.id).collect();
+                assert_eq!(found, wanted, "{metric:?}: the exact scan of the hot set in f32");
+                for ((_, raw), hit) in answer.results.iter().zip(&truth.hits) {
+                    let distance = sent.distance(&about.scale, *raw);
+                    assert!((distance - f64::from(hit.distance)).abs() < 1e-5, "{distance} {}", hit.distance);
+                }
+            }
+        }
+        let asked = 2 * later.len() / 384;
+        assert_eq!(running.end(), format!("answered {asked}  described 2  refused 0  dropped 0"));
+        peer.end();
+        assert_eq!(net.attached("server", "s0"), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn what_is_no_good_query_is_told_or_passed_on() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    place.embed(Builtin::Distance.object());
+    let net = Net::new();
+    let running = place.start(&net, "server", &["--iface", "s0", "--hot", "50"]);
+    assert!(running.said.contains("50 of 100 vectors, 0 of them"), "{}", running.said);
+    let peer = open_peer(&place, &net);
+    let client = net.udp("client", "10.81.1.2:0");
+    let to = "10.81.1.1:7474";
+    let scale = ask(&client, to, &wire::describe(1)).scale;
+    let good = Query::new(&scale, &[20.2, 1.0]).unwrap().payload(3, 5);
+    let ids: Vec<u64> = ask(&client, to, &good).results.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [20, 21, 19]);
+    let patched = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let mut long_enough_for_no_answer = good.clone();
+    long_enough_for_no_answer.truncate(32 + 3 * 16 - 1);
+    for (payload, status) in [
+        (patched(4, 9), Status::Version),
+        (patched(5, 7), Status::Op),
+        (patched(8, 3), Status::Dimension),
+        (patched(10, 0), Status::K),
+        (patched(10, 17), Status::K),
+        (patched(6, 0), Status::Width),
+        (patched(6, 4), Status::Width),
+        (patched(7, 6), Status::Shift),
+        (patched(10, 4), Status::Short),
+        (long_enough_for_no_answer, Status::Short),
+    ] {
+        let answer = ask(&client, to, &payload);
+        assert_eq!((answer.status, answer.results.len(), answer.token), (status, 0, 5));
+    }
+    // More results than there are vectors are not made up.
+    let all = Query::new(&scale, &[0.0, 1.0]).unwrap().payload(16, 0);
+    assert_eq!(ask(&client, to, &all).results.len(), 16);
+
+    // Other packets to the port reach who listens there, and the others their ports.
+    let (port, elsewhere) = (net.udp("server", "10.81.1.1:7474"), net.udp("server", "10.81.1.1:7475"));
+    let mut buffer = [0; 256];
+    client.send_to(b"hello there", to).unwrap();
+    assert_eq!(port.recv(&mut buffer).unwrap(), 11);
+    client.send_to(&good, "10.81.1.1:7475").unwrap();
+    assert_eq!(elsewhere.recv(&mut buffer).unwrap(), good.len());
+    // Too short for any answer: dropped, and nobody hears of it. The query after it is answered.
+    client.send_to(b"RVFQ\x01\x00\x03\x00\x02\x00\x03\x00\x05\x00\x00\x00", to).unwrap();
+    assert_eq!(ask(&client, to, &good).results.len(), 3);
+    port.set_nonblocking(true).unwrap();
+    assert!(port.recv(&mut buffer).is_err(), "queries do not reach sockets");
+    assert_eq!(running.end(), "answered 3  described 1  refused 10  dropped 1");
+    peer.end();
+    // In the network stack it needs nothing of the driver, nor of the other end.
+    let running = place.start(&net, "server", &["--iface", "s0", "--hot", "50", "--generic"]);
+    let ids: Vec<u64> = ask(&client, to, &good).results.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [20, 21, 19]);
+    running.end();
+}
+
+#[test]
+fn the_filter_drops_passes_and_redirects_live_traffic() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    place.embed(Builtin::Ports.object());
+    let net = Net::new();
+    // Behind the second interface something listens to everything that comes to two ports.
+    let mut behind = place.start(&net, "other", &["--iface", "o0", "--allow", "7474,9003"]);
+    place.embed(Builtin::Filter.object());
+    let rules = ["--rule", "9001=drop", "--rule", "9002=pass", "--rule", "9003=s1"];
+    let running = place.start(&net, "server", &[&["--iface", "s0"][..], &rules].concat());
+    assert!(running.said.contains("(tc), 3 rules, 100 members"), "{}", running.said);
+    assert_eq!(net.attached("server", "s0"), ["tcx"]);
+    let client = net.udp("client", "10.81.1.2:0");
+    let from = client.local_addr().unwrap().port();
+    let sockets: Vec<(u16, UdpSocket)> = [7474, 9001, 9002, 9003, 9004]
+        .map(|port| (port, net.udp("server", &format!("10.81.1.1:{port}"))))
+        .into_iter()
+        .collect();
+    let send = |port: u16, payload: &[u8]| {
+        client.send_to(payload, format!("10.81.1.1:{port}")).unwrap();
+    };
+    let socket = |port: u16| &sockets.iter().find(|(at, _)| *at == port).unwrap().1;
+    let got = |port: u16| {
+        let mut buffer = [0; 256];
+        let len = socket(port).recv(&mut buffer).unwrap();
+        buffer[..len].to_vec()
+    };
+    for port in [9001, 9002, 9003, 9004] {
+        send(port, format!("to {port}").as_bytes());
+    }
+    assert_eq!(got(9002), b"to 9002");
+    assert_eq!(got(9004), b"to 9004");
+    assert_eq!(behind.line(), format!("udp {from} > 9003  49 bytes"));
+    // Look-ups: 5 and 99 are held, 100 and a huge one are not; what is no look-up passes.
+    for id in [100, 5, u64::MAX, 99] {
+        send(7474, &wire::lookup(id, 0));
+    }
+    send(7474, b"no look-up");
+    assert_eq!(got(7474), wire::lookup(5, 0));
+    assert_eq!(got(7474), wire::lookup(99, 0));
+    assert_eq!(got(7474), b"no look-up");
+    // A look-up that ends before its id.
+    send(7474, &wire::lookup(5, 0)[..20]);
+    send(9004, b"after it");
+    assert_eq!(got(9004), b"after it");
+    for port in [9001, 9003, 7474] {
+        socket(port).set_nonblocking(true).unwrap();
+        assert!(socket(port).recv(&mut [0; 16]).is_err(), "nothing more came to {port}");
+    }
+    let counters = running.end();
+    let count = |name: &str| {
+        let mut words = counters.split_whitespace();
+        words.find(|word| *word == name).and_then(|_| words.next()).unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((count("port_dropped"), count("port_redirected"), count("members")), (1, 1, 2), "{counters}");
+    assert_eq!(
+        (count("others_dropped"), count("others_redirected"), count("malformed")),
+        (2, 0, 1),
+        "{counters}"
+    );
+    assert!(count("passed") >= 4, "{counters}");
+    assert_eq!(net.attached("server", "s0"), Vec::<&str>::new());
+    send(9001, b"open again");
+    socket(9001).set_nonblocking(false).unwrap();
+    assert_eq!(got(9001), b"open again");
+
+    // Look-ups of what is not held can go elsewhere; on the way out it works the same.
+    let running = place.start(&net, "server", &["--iface", "s0", "--elsewhere", "s1"]);
+    send(7474, &wire::lookup(1000, 0));
+    assert_eq!(behind.line(), format!("udp {from} > 7474  66 bytes"));
+    assert!(running.end().contains("others_redirected 1"));
+    behind.end();
+    let running =
+        place.start(&net, "server", &["--iface", "s0", "--egress", "--port", "0", "--rule", "8001=drop"]);
+    assert!(running.said.contains("(tc-egress), 1 rules, 0 members"), "{}", running.said);
+    let sockets = [8001, 8002].map(|port| net.udp("client", &format!("10.81.1.2:{port}")));
+    let server = net.udp("server", "10.81.1.1:0");
+    for port in [8001, 8002] {
+        server.send_to(b"out", format!("10.81.1.2:{port}")).unwrap();
+    }
+    assert_eq!(sockets[1].recv(&mut [0; 16]).unwrap(), 3);
+    sockets[0].set_nonblocking(true).unwrap();
+    assert!(sockets[0].recv(&mut [0; 16]).is_err());
+    assert!(running.end().contains("port_dropped 1"));
+}
+
+#[test]
+fn the_socket_filter_lets_allowed_ports_through() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    place.embed(Builtin::Ports.object());
+    let net = Net::new();
+    let mut running = place.start(&net, "server", &["--iface", "s0", "--allow", "53,9000"]);
+    assert!(running.said.contains("(socket-filter), letting 2 ports through"), "{}", running.said);
+    let (v4, v6) = (net.udp("client", "10.81.1.2:0"), net.udp("client", "[fd81:1::2]:0"));
+    for port in [54, 9000, 8999, 53] {
+        v4.send_to(b"ab", format!("10.81.1.1:{port}")).unwrap();
+    }
+    v6.send_to(b"abc", "[fd81:1::1]:52").unwrap();
+    v6.send_to(b"abc", "[fd81:1::1]:53").unwrap();
+    let (four, six) = (v4.local_addr().unwrap().port(), v6.local_addr().unwrap().port());
+    assert_eq!(running.line(), format!("udp {four} > 9000  44 bytes"));
+    assert_eq!(running.line(), format!("udp {four} > 53  44 bytes"));
+    assert_eq!(running.line(), format!("udp {six} > 53  65 bytes"));
+    let counters = running.end();
+    assert!(counters.starts_with("let_through 3  "), "{counters}");
+    let (status, said) = place.fails(&net, &[], &["--iface", "s0"]);
+    assert!(status == 2 && said.contains("--allow 53,7474"), "{status} {said}");
+}
+
+/// Killed at any stage, from the start to being attached, nothing is left on the interface.
+#[test]
+fn nothing_stays_attached_when_it_is_killed() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    let net = Net::new();
+    for (builtin, hook) in [(Builtin::Distance, "xdp"), (Builtin::Filter, "tcx")] {
+        place.embed(builtin.object());
+        let started = Instant::now();
+        let running = place.start(&net, "server", &["--iface", "s0"]);
+        let whole = started.elapsed();
+        assert_eq!(net.attached("server", "s0"), [hook]);
+        running.kill();
+        wait_until("the kernel detaches", || net.attached("server", "s0").is_empty());
+        const STAGES: u32 = 24;
+        for stage in 0..STAGES {
+            let mut command = place.command(&net, "server", &["--iface", "s0"]);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(whole * stage / (STAGES - 4));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            wait_until("the kernel detaches", || net.attached("server", "s0").is_empty());
+        }
+        // And the interface can be used again at once.
+        place.start(&net, "server", &["--iface", "s0"]).end();
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_said_and_nothing_is_attached() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    place.embed(Builtin::Distance.object());
+    let net = Net::new();
+    let refused = |args: &[&str], status: i32, word: &str| {
+        let (got, said) = place.fails(&net, &[], args);
+        assert!(got == status && said.contains(word), "{args:?}: {got} {said}");
+    };
+    refused(&[], 2, "--iface");
+    refused(&["--iface", "nothing0"], 1, "no network interface 'nothing0'");
+    refused(&["--iface", "s0", "--port", "0"], 2, "need a port");
+    refused(&["--iface", "s0", "--hot", "0"], 2, "at least one");
+    refused(&["--iface", "s0", "--hoot", "1"], 2, "--hoot");
+    let running = place.start(&net, "server", &["--iface", "s0"]);
+    refused(&["--iface", "s0"], 1, "another XDP program is attached to s0");
+    assert_eq!(net.attached("server", "s0"), ["xdp"], "the first stays");
+    // The interface goes away under it.
+    net.ip("server", &["link", "del", "s0"]);
+    let mut running = running;
+    wait_until("it ends", || running.child.try_wait().unwrap().is_some());
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+    let mut said = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("'s0' is gone"), "{said}");
+
+    // Without the capabilities, as root or as another user.
+    let lacking = |prefix: &[&str]| {
+        let mut command = net.command("server", Path::new("setpriv"));
+        command.args(prefix).arg(PROGRAM);
+        place.arguments(&mut command, &[], &["--iface", "s1"]);
+        let done = command.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(127) && said.contains("CAP_BPF"), "{said}");
+        assert!(said.contains("Run it as root"), "{said}");
+    };
+    lacking(&["--bounding-set=-bpf,-perfmon", "--inh-caps=-bpf,-perfmon"]);
+    fs::set_permissions(place.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // A program that another user may read and execute.
+    lacking(&["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    assert_eq!(net.attached("server", "s1"), Vec::<&str>::new());
+}
+
+/// Compiles a program as its author would, with nothing of ours.
+fn compile(place: &Place, source: &str) -> Option<Vec<u8>> {
+    let (from, to) = (place.path("third.c"), place.path("third.o"));
+    fs::write(&from, source).unwrap();
+    let include = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
+    let done = Command::new("clang")
+        .args(["--target=bpf", "-O2", "-g", &include, "-c"])
+        .args([&from, Path::new("-o"), &to])
+        .output();
+    let Ok(done) = done else {
+        assert!(
+            std::env::var_os("RVF_REQUIRE_TOOLS").is_none(),
+            "clang is missing, and RVF_REQUIRE_TOOLS is set"
+        );
+        eprintln!("SKIPPED: clang is missing (apt-get install clang libbpf-dev)");
+        return None;
+    };
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(fs::read(to).unwrap())
+}
+
+/// As libbpf's users write them: a section `tc/ingress`, a map by BTF, a relocation by the running kernel's types.
+const THIRD_PARTY: &str = r#"
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+struct sk_buff { unsigned int len; } __attribute__((preserve_access_index));
+struct sk_buff___no { int no_such_field_anywhere; } __attribute__((preserve_access_index));
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 16);
+    __type(key, __u16);
+    __type(value, __u64);
+} seen SEC(".maps");
+
+SEC("tc/ingress")
+int third(struct __sk_buff *skb)
+{
+    struct udphdr udp;
+    __u16 port;
+    __u64 one = 1;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct iphdr), &udp, sizeof(udp)))
+        return 0;
+    port = bpf_ntohs(udp.dest);
+    bpf_map_update_elem(&seen, &port, &one, BPF_ANY);
+    // Only with both relocations done is port 5001 dropped and port 5002 not.
+    if (port == 5001 && bpf_core_field_exists(struct sk_buff, len))
+        return 2;
+    if (port == 5002 && bpf_core_field_exists(struct sk_buff___no, no_such_field_anywhere))
+        return 2;
+    return 0;
+}
+char _license[] SEC("license") = "GPL";
+"#;
+
+#[test]
+fn programs_of_others_run_when_a_trusted_key_signed_them() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    let Some(object) = compile(&place, THIRD_PARTY) else { return };
+    let net = Net::new();
+    place.embed(&object);
+    for options in [&[][..], &["--allow-unsigned"]] {
+        let (status, said) = place.fails(&net, options, &["--iface", "s0"]);
+        assert!(status == 126 && said.contains("rvf sign STORE --key KEY --segment ebpf"), "{status} {said}");
+    }
+    // As good as ours but for one byte is not ours.
+    let mut changed = Builtin::Distance.object().to_vec();
+    let at = changed.windows(4).position(|four| four == b"ABCD").unwrap_or(changed.len() - 70);
+    changed[at] ^= 1;
+    place.embed(&changed);
+    assert_eq!(place.fails(&net, &["--allow-unsigned"], &["--iface", "s0"]).0, 126);
+
+    place.embed_signed(&object);
+    let running = place.start(&net, "server", &["--iface", "s0"]);
+    assert!(running.said.contains("to s0 (tc); ^C"), "{}", running.said);
+    let sockets = [5001, 5002].map(|port| net.udp("server", &format!("10.81.1.1:{port}")));
+    let client = net.udp("client", "10.81.1.2:0");
+    for port in [5001, 5002] {
+        client.send_to(b"x", format!("10.81.1.1:{port}")).unwrap();
+    }
+    assert_eq!(sockets[1].recv(&mut [0; 16]).unwrap(), 1);
+    sockets[0].set_nonblocking(true).unwrap();
+    assert!(sockets[0].recv(&mut [0; 16]).is_err());
+    running.end();
+    client.send_to(b"xy", "10.81.1.1:5001").unwrap();
+    sockets[0].set_nonblocking(false).unwrap();
+    assert_eq!(sockets[0].recv(&mut [0; 16]).unwrap(), 2, "detached");
+}
+
+#[test]
+fn the_verifier_has_the_last_word_and_its_log_is_shown() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    let net = Net::new();
+    // It reads a packet without asking where the packet ends.
+    let Some(object) = compile(
+        &place,
+        r#"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int careless(struct xdp_md *ctx)
+{
+    return *(char *)(long)ctx->data ? XDP_PASS : XDP_DROP;
+}
+char _license[] SEC("license") = "GPL";
+"#,
+    ) else {
+        return;
+    };
+    place.embed_signed(&object);
+    let (status, said) = place.fails(&net, &[], &["--iface", "s0"]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("verifier: ") && said.contains("invalid access to packet"), "{said}");
+    assert!(said.contains("the kernel's verifier rejected careless"), "{said}");
+    assert_eq!(net.attached("server", "s0"), Vec::<&str>::new());
+
+    // A map that would outlive the program.
+    let Some(object) = compile(
+        &place,
+        r#"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+} rvf_kept SEC(".maps");
+SEC("xdp") int keeper(struct xdp_md *ctx)
+{
+    __u32 zero = 0;
+    return bpf_map_lookup_elem(&rvf_kept, &zero) ? XDP_PASS : XDP_DROP;
+}
+char _license[] SEC("license") = "GPL";
+"#,
+    ) else {
+        return;
+    };
+    place.embed_signed(&object);
+    let (status, said) = place.fails(&net, &[], &["--iface", "s0"]);
+    assert!(status == 1 && said.contains("pin"), "{status} {said}");
+    assert!(!Path::new("/sys/fs/bpf/rvf_kept").exists());
+
+    // Kinds that see more than one interface are not run, whoever signed them.
+    let Some(object) = compile(
+        &place,
+        r#"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("kprobe/vfs_read") int spy(void *ctx) { return 0; }
+char _license[] SEC("license") = "GPL";
+"#,
+    ) else {
+        return;
+    };
+    place.embed_signed(&object);
+    let (status, said) = place.fails(&net, &[], &["--iface", "s0"]);
+    assert!(status == 126 && said.contains("programs of type kprobe are not run"), "{status} {said}");
+}
+
+#[test]
+fn the_arguments_are_explained() {
+    let done = Command::new(PROGRAM).args(["--help-of", "ebpf"]).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    for word in ["--iface", "--hot", "--rule", "--allow", "--elsewhere"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
