@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +26,7 @@ use crate::rows::RowTable;
 use crate::shared;
 use crate::source::{open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
+use crate::unchanged;
 use crate::view::View;
 use crate::write::MetaCache;
 
@@ -41,6 +42,8 @@ pub(crate) type BlockKey = (u64, u64, [u8; 16]);
 pub struct Store {
     path: PathBuf,
     options: OpenOptions,
+    /// Nobody else writes to the file: it is being made, and has its maker's lock.
+    pub(crate) private: bool,
     current: ArcSwap<View>,
     generation: AtomicU64,
     /// One writer at a time; what the last commit knew of the metadata.
@@ -72,6 +75,15 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        Self::open_as(path, options, false)
+    }
+
+    /// Opens a file that this process is making and nobody else writes to: no lock is taken for its commits.
+    pub(crate) fn open_private(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        Self::open_as(path, options, true)
+    }
+
+    fn open_as(path: &Path, options: &OpenOptions, private: bool) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
         let loaded = Loaded::default();
         let checked = Mutex::new(HashMap::new());
@@ -82,6 +94,7 @@ impl Store {
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
+            private,
             current: ArcSwap::new(view),
             generation: AtomicU64::new(1),
             commit: Mutex::new(None),
@@ -139,7 +152,29 @@ impl Store {
         let same = meta.len() == view.stamp.len
             && meta.nlink() > 0
             && meta.modified().is_ok_and(|time| time == view.stamp.mtime);
-        !same && !self.commit.is_locked() && !rvf_format::lock::lock_path(&self.path).exists()
+        if same {
+            return self.chain_changed(&view);
+        }
+        !self.commit.is_locked() && !rvf_format::lock::lock_path(&self.path).exists()
+    }
+
+    /// Whether the ancestors of a branch have to be looked for anew: one that was read is not any more what it was, or one
+    /// that was missing is there now. One fstat an ancestor; where one is missing, an attempt to open it.
+    fn chain_changed(&self, view: &View) -> bool {
+        match view.layers() {
+            Ok(layers) => layers.iter().any(|layer| layer.view.check_unchanged().is_err()),
+            Err(_) => {
+                let checked = Mutex::new(HashMap::new());
+                let context = Context {
+                    scratch: &self.scratch,
+                    loaded: &self.loaded,
+                    checked: &checked,
+                    generation: view.generation,
+                    transient: None,
+                };
+                load(&self.path, &self.options, &context, None).is_ok_and(|view| view.complete().is_ok())
+            }
+        }
     }
 
     /// Looks at the file again. `true` when another process changed it and a new view was published.
@@ -149,7 +184,8 @@ impl Store {
     /// As [`Store::open`].
     pub fn refresh(&self) -> Result<bool, Error> {
         let meta = crate::reach::reach(&self.path)?.meta;
-        if stamp(&self.path, &meta)? == self.view().stamp {
+        let view = self.view();
+        if stamp(&self.path, &meta)? == view.stamp && !self.chain_changed(&view) {
             return Ok(false);
         }
         let epoch = self.publish()?.epoch();
@@ -312,6 +348,12 @@ fn load(
             transient: None,
         };
         match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
+            Ok(parent) if !parent.damaged.is_empty() => {
+                let what =
+                    "has vector segments that fail their checksum; what is left of it can be read by itself";
+                end = Some(Err(format!("its parent {} {what}; restore it", found.path.display())));
+                break;
+            }
             Ok(mut parent) if parent.dimension() == dim => {
                 if !unchanged && parent.image.is_none() {
                     parent.image = later_image(&parent, found.meta.len());
@@ -524,6 +566,7 @@ fn load_one(
         path: path.to_path_buf(),
         file: Arc::new(file),
         stamp,
+        seen: AtomicI64::new(unchanged::changed_at(meta)),
         generation: context.generation,
         opened,
         contents,

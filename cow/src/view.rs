@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -34,6 +35,8 @@ pub struct View {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<File>,
     pub(crate) stamp: Stamp,
+    /// When the file was changed last, as far as it was looked at: see `unchanged`.
+    pub(crate) seen: AtomicI64,
     pub(crate) generation: u64,
     pub(crate) opened: Opened,
     pub(crate) contents: Contents,
