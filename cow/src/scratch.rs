@@ -190,15 +190,18 @@ pub(crate) fn sweep_beside(path: &Path) {
             sweep_one(&entry.path());
             continue;
         }
-        let owner = hidden.to_str().and_then(|hidden| {
-            hidden
-                .strip_prefix('.')?
-                .strip_prefix(name)?
-                .strip_prefix('.')?
-                .strip_suffix(COMPACT)?
-                .strip_suffix('.')
-        });
-        if owner.is_some_and(|owner| !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_digit())) {
+        let Some(hidden) = hidden.to_str() else { continue };
+        let number = |owner: Option<&str>| {
+            owner.is_some_and(|owner| !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let compaction = hidden
+            .strip_prefix('.')
+            .and_then(|hidden| hidden.strip_prefix(name))
+            .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(COMPACT)?.strip_suffix('.'));
+        // A stale lock that somebody was moving away.
+        let lock =
+            hidden.strip_prefix(name).and_then(|rest| rest.strip_prefix(".lock.")?.strip_suffix(".stale"));
+        if number(compaction) || number(lock) {
             discard(&entry.path());
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +26,7 @@ use crate::rows::RowTable;
 use crate::shared;
 use crate::source::{open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
-use crate::unchanged;
+use crate::unchanged::Seen;
 use crate::view::View;
 use crate::write::MetaCache;
 
@@ -162,7 +162,7 @@ impl Store {
     /// that was missing is there now. One fstat an ancestor; where one is missing, an attempt to open it.
     fn chain_changed(&self, view: &View) -> bool {
         match view.layers() {
-            Ok(layers) => layers.iter().any(|layer| layer.view.check_unchanged().is_err()),
+            Ok(layers) => layers.iter().any(|layer| layer.view.check_ancestor().is_err()),
             Err(_) => {
                 let checked = Mutex::new(HashMap::new());
                 let context = Context {
@@ -423,13 +423,28 @@ fn cow_of(view: &View) -> Option<Result<&contents::Cow, Missing>> {
     }
 }
 
+/// Which ancestor of those that a file shows cannot be read, and why.
+fn missing_above(view: &View) -> Option<Missing> {
+    let mut next = view;
+    loop {
+        match &next.parent {
+            None => return None,
+            Some(Err(missing)) if std::ptr::eq(next, view) => return Some(missing.clone()),
+            Some(Err(missing)) => return Some(format!("{}: {missing}", next.path.display())),
+            // The existing tools look at one level only, and their children mean just that.
+            Some(Ok(_)) if next.pin.is_none() => return None,
+            Some(Ok(parent)) => next = &parent.view,
+        }
+    }
+}
+
 fn attach(
     view: &mut View,
     parent: Option<Result<Parent, Missing>>,
     before: Option<&View>,
 ) -> Result<(), Error> {
     view.parent = parent;
-    if let Some(Err(missing)) = &view.parent {
+    if let Some(missing) = missing_above(view) {
         view.findings.push(Finding {
             severity: Severity::Warning,
             code: "parent-missing",
@@ -566,7 +581,7 @@ fn load_one(
         path: path.to_path_buf(),
         file: Arc::new(file),
         stamp,
-        seen: AtomicI64::new(unchanged::changed_at(meta)),
+        seen: Seen::new(meta),
         generation: context.generation,
         opened,
         contents,

@@ -8,7 +8,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use rvf_format::ChecksumState;
 use rvf_format::header::SegmentHeader;
@@ -17,9 +17,36 @@ use crate::error::Error;
 use crate::types::EAGER_VERIFY_BYTES;
 use crate::view::View;
 
-/// When a file was last changed in any way, which nobody can set. Nanoseconds since 1970.
-pub(crate) fn changed_at(meta: &Metadata) -> i64 {
+/// What was last seen of a file whose bytes a view has read.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// When it was changed in any way, which nobody can set. Nanoseconds since 1970.
+    changed: AtomicI64,
+    /// When it was written to.
+    written: AtomicI64,
+    len: AtomicU64,
+    /// It was seen to hold something else. What was worked out of its bytes meanwhile cannot be relied on, so that holds for good,
+    /// and the file is read anew.
+    lost: AtomicBool,
+}
+
+impl Seen {
+    pub(crate) fn new(meta: &Metadata) -> Self {
+        Self {
+            changed: AtomicI64::new(changed_at(meta)),
+            written: AtomicI64::new(written_at(meta)),
+            len: AtomicU64::new(meta.len()),
+            lost: AtomicBool::new(false),
+        }
+    }
+}
+
+fn changed_at(meta: &Metadata) -> i64 {
     meta.ctime().wrapping_mul(1_000_000_000).wrapping_add(meta.ctime_nsec())
+}
+
+fn written_at(meta: &Metadata) -> i64 {
+    meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec())
 }
 
 impl View {
@@ -29,25 +56,53 @@ impl View {
     /// # Errors
     /// [`Error::Damaged`].
     pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+        self.check(false)
+    }
+
+    /// The same for an ancestor of what is read. That one must not have been written to at all but to grow: if it was overwritten and
+    /// restored meanwhile, nobody knows what was read of it in between.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub(crate) fn check_ancestor(&self) -> Result<(), Error> {
+        self.check(true)
+    }
+
+    fn check(&self, ancestor: bool) -> Result<(), Error> {
         self.check_intact()?;
         if !self.bytes().is_mapped() {
             return Ok(());
         }
+        let lost = |what: &str| {
+            self.seen.lost.store(true, Ordering::Relaxed);
+            Err(Error::Damaged {
+                path: self.path.clone(),
+                what: format!("{what} by another program while it was open"),
+            })
+        };
+        if self.seen.lost.load(Ordering::Relaxed) {
+            return lost("cut or overwritten");
+        }
         let Ok(meta) = self.file.metadata() else { return Ok(()) };
         let now = changed_at(&meta);
-        if now == self.seen.load(Ordering::Relaxed) {
+        if now == self.seen.changed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let what = if meta.len() < self.committed_len() {
-            "cut by another program while it was open; restore it"
-        } else if !self.is_what_was_read() {
-            "overwritten by another program while it was open; restore it"
-        } else {
-            self.check_intact()?;
-            self.seen.store(now, Ordering::Relaxed);
-            return Ok(());
-        };
-        Err(Error::Damaged { path: self.path.clone(), what: what.into() })
+        if meta.len() < self.committed_len() {
+            return lost("cut");
+        }
+        let written = written_at(&meta) != self.seen.written.load(Ordering::Relaxed);
+        if ancestor && written && meta.len() <= self.seen.len.load(Ordering::Relaxed) {
+            return lost("written to");
+        }
+        if !self.is_what_was_read() {
+            return lost("overwritten");
+        }
+        self.check_intact()?;
+        self.seen.len.store(meta.len(), Ordering::Relaxed);
+        self.seen.written.store(written_at(&meta), Ordering::Relaxed);
+        self.seen.changed.store(now, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Bytes that the next writer does not cut off.

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -28,6 +27,7 @@ use crate::metadata::Metadata;
 use crate::parent::{Missing, Parent};
 use crate::rows::RowTable;
 use crate::types::{IndexState, Status};
+use crate::unchanged::Seen;
 
 /// An immutable snapshot of a store. Cheap to keep; everything O(n) is computed on first use.
 #[derive(Debug)]
@@ -35,8 +35,7 @@ pub struct View {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<File>,
     pub(crate) stamp: Stamp,
-    /// When the file was changed last, as far as it was looked at: see `unchanged`.
-    pub(crate) seen: AtomicI64,
+    pub(crate) seen: Seen,
     pub(crate) generation: u64,
     pub(crate) opened: Opened,
     pub(crate) contents: Contents,

@@ -256,9 +256,9 @@ fn read_everything(path: &Path) -> Option<Arc<Store>> {
         assert_eq!(resolved.vector(*place).len(), 4 * dim);
         let id = resolved.id(*place);
         assert_eq!(resolved.find(id), Some(*place), "id {id}");
-        view.fields(id);
+        let _ = view.fields(id);
     }
-    view.metadata_ids();
+    let _ = view.metadata_ids();
     said("filter", view.matching_ids("year > 3"));
     let query = noise(5, dim);
     for exact in [true, false] {

@@ -194,6 +194,7 @@ impl View {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn check_chain(&self) -> Result<(), Error> {
-        self.files().into_iter().try_for_each(View::check_unchanged)
+        self.check_unchanged()?;
+        self.files().into_iter().skip(1).try_for_each(View::check_ancestor)
     }
 }
