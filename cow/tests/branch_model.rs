@@ -463,7 +463,12 @@ impl World {
             self.reopen(other);
         }
         let children = self.standing_on(&old);
-        let Some(name) = self.free(name).filter(|_| children.iter().all(|c| !self.nodes[*c].frozen)) else {
+        // A frozen branch cannot be led anywhere, and the state of a branch that others stand on says where its parent was then.
+        let bound = |child: &usize| {
+            let has_own = |node: &Node| node.parent.as_ref().is_some_and(|(parent, _)| parent == child);
+            self.nodes[*child].frozen || self.nodes.iter().any(has_own)
+        };
+        let Some(name) = self.free(name).filter(|_| !children.iter().any(bound)) else {
             return;
         };
         self.nodes[at].name = name;
