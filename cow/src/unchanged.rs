@@ -59,8 +59,8 @@ impl View {
         self.check(false)
     }
 
-    /// The same for an ancestor of what is read. That one must not have been written to at all but to grow: if it was overwritten and
-    /// restored meanwhile, nobody knows what was read of it in between.
+    /// The same for an ancestor of what is read. Commits of its own are all that may have been written to it: if it was overwritten
+    /// and restored meanwhile, nobody knows what was read of it in between.
     ///
     /// # Errors
     /// [`Error::Damaged`].
@@ -92,7 +92,8 @@ impl View {
             return lost("cut");
         }
         let written = written_at(&meta) != self.seen.written.load(Ordering::Relaxed);
-        if ancestor && written && meta.len() <= self.seen.len.load(Ordering::Relaxed) {
+        // A commit changes the length: it appends, after cutting off what an interrupted one left.
+        if ancestor && written && meta.len() == self.seen.len.load(Ordering::Relaxed) {
             return lost("written to");
         }
         if !self.is_what_was_read() {

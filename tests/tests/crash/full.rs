@@ -141,6 +141,7 @@ fn a_full_disk_changes_no_branch() {
             let len = std::fs::metadata(&rest).expect("the rest").len().next_multiple_of(4096);
             let filler = std::fs::OpenOptions::new().write(true).open(&rest).expect("the rest");
             filler.set_len(len - 4096 * pages).expect("some pages are given back");
+            drop(filler);
             let before = family::names(&disk.path);
             let what = format!("{} with {pages} pages left", act.name);
             match (act.run)(&disk.path) {
