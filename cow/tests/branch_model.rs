@@ -530,6 +530,7 @@ impl World {
             assert!(lost.findings().iter().any(|finding| finding.code == "parent-missing"));
         }
         std::fs::rename(&away, &path).expect("back again");
+        self.sync();
         for other in 0..self.nodes.len() {
             self.reopen(other);
         }
