@@ -12,7 +12,7 @@ use rvf_format::storage::FileStorage;
 use rvf_format::writer::Writer;
 
 use crate::error::Error;
-use crate::scratch::{discard, publish};
+use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::types::{CreateOptions, OpenOptions};
 use crate::write::format_error;
@@ -31,11 +31,9 @@ impl Store {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_path_buf() });
         }
-        let scratch = beside(path, "new.tmp")?;
-        let file = create_new(&scratch)?;
-        write_empty(&scratch, file, options)
-            .and_then(|()| publish(&scratch, path))
-            .inspect_err(|_| discard(&scratch))?;
+        let mut scratch = Scratch::new(path)?;
+        write_empty(path, scratch.file()?, options)?;
+        scratch.publish(path)?;
         Self::open(path, &OpenOptions::default())
     }
 }

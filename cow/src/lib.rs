@@ -35,6 +35,7 @@ mod sign;
 mod source;
 mod store;
 mod types;
+mod unchanged;
 mod view;
 mod write;
 
@@ -52,7 +53,7 @@ pub use reach::{Reached, Served, reach, serve};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
-pub use scratch::{PENDING, discard, pending_name, publish, sweep};
+pub use scratch::{PENDING, Scratch, sweep};
 pub use search::MAX_QUERIES;
 pub use sign::{FoundSignature, Judge, SignOptions, Target};
 pub use source::open_file;

@@ -69,13 +69,10 @@ impl Live {
                     deny(ordinal);
                 }
             }
-            for range in damaged {
-                for ordinal in range.start..range.end.min(covered) {
-                    // Only nodes of the image count as denied.
-                    if image.find_id(rows.id(ordinal)) == Some(ordinal) {
-                        deny(ordinal);
-                    }
-                }
+            if !damaged.is_empty() {
+                // The ids in damaged rows say nothing, so the image is asked for its rows.
+                let nodes = (0..image.nodes()).filter_map(|node| image.ordinal_of_node(node));
+                nodes.filter(|ordinal| is_damaged(*ordinal)).for_each(&mut deny);
             }
         }
         tail.retain(|(id, _)| deleted.binary_search(id).is_err());

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use rvf_format::checksum::fold32;
 use rvf_format::contents::Cow;
+use rvf_format::header::MAGIC_BYTES;
 use rvf_format::layout;
 use rvf_format::{FileBytes, FileIdentity};
 
@@ -145,6 +146,12 @@ pub(crate) fn state_in(
     let len = bytes.len();
     if matches(len) {
         return Ok(found(len as u64));
+    }
+    // Any file may stand there; to look through a large one that is no store would take long.
+    if !bytes.starts_with(&MAGIC_BYTES) {
+        return Err(format!(
+            "{wanted} is not the parent it was made from: it does not begin like an RVF file"
+        ));
     }
     let layout = layout::walk(&bytes);
     let ends = layout.segments().rev().flat_map(|s| [s.raw.end, s.payload.end]);

@@ -71,7 +71,7 @@ impl View {
         } else {
             answers = job.spread(threads, queries)?;
         }
-        self.check_intact()?;
+        self.check_chain()?;
         self.accesses.count(&answers);
         Ok(answers)
     }

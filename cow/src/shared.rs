@@ -51,7 +51,9 @@ pub(crate) fn usable(view: &View, found: &Found, options: &OpenOptions) -> bool 
     let stamp = &view.stamp;
     (stamp.dev, stamp.ino, stamp.len) == (found.meta.dev(), found.meta.ino(), found.len)
         && view.path == found.path
-        && view.check_intact().is_ok()
+        && view.damaged.is_empty()
+        && view.complete().is_ok()
+        && view.files().into_iter().all(|view| view.check_ancestor().is_ok())
         // One that grew may have got an index since, which describes this state too.
         && (view.image.is_some() || found.len == found.meta.len())
         && (view.verified || !options.verify)
@@ -70,7 +72,7 @@ fn stands(view: &View, room: usize) -> bool {
             let meta = &reached.meta;
             (meta.dev(), meta.ino()) == (next.stamp.dev, next.stamp.ino) && meta.len() >= next.stamp.len
         });
-        if !lies || next.check_intact().is_err() {
+        if !lies || next.check_ancestor().is_err() {
             return false;
         }
     }

@@ -27,6 +27,7 @@ use crate::rows::RowTable;
 use crate::shared;
 use crate::source::{open_device, open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
+use crate::unchanged::Seen;
 use crate::view::View;
 use crate::write::MetaCache;
 
@@ -42,6 +43,8 @@ pub(crate) type BlockKey = (u64, u64, [u8; 16]);
 pub struct Store {
     path: PathBuf,
     options: OpenOptions,
+    /// Nobody else writes to the file: it is being made, and has its maker's lock.
+    pub(crate) private: bool,
     /// Length of a store on a block device, which nobody changes while it is open.
     device: Option<u64>,
     current: ArcSwap<View>,
@@ -77,7 +80,12 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
-        Self::open_at(path, options, None)
+        Self::open_as(path, options, false, None)
+    }
+
+    /// Opens a file that this process is making and nobody else writes to: no lock is taken for its commits.
+    pub(crate) fn open_private(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        Self::open_as(path, options, true, None)
     }
 
     /// Opens a store that lies on a block device, in its first `len` bytes, for reading. A device is as long as its
@@ -86,10 +94,15 @@ impl Store {
     /// # Errors
     /// As [`Store::open`]; [`Error::Invalid`] when it is no block device, [`Error::Io`] when it is shorter.
     pub fn open_device(path: &Path, len: u64, options: &OpenOptions) -> Result<Arc<Self>, Error> {
-        Self::open_at(path, &OpenOptions { access: Access::ReadOnly, ..*options }, Some(len))
+        Self::open_as(path, &OpenOptions { access: Access::ReadOnly, ..*options }, false, Some(len))
     }
 
-    fn open_at(path: &Path, options: &OpenOptions, device: Option<u64>) -> Result<Arc<Self>, Error> {
+    fn open_as(
+        path: &Path,
+        options: &OpenOptions,
+        private: bool,
+        device: Option<u64>,
+    ) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
         let loaded = Loaded::default();
         let checked = Mutex::new(HashMap::new());
@@ -110,6 +123,7 @@ impl Store {
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
+            private,
             device,
             current: ArcSwap::new(view),
             generation: AtomicU64::new(1),
@@ -172,7 +186,31 @@ impl Store {
         let same = meta.len() == view.stamp.len
             && meta.nlink() > 0
             && meta.modified().is_ok_and(|time| time == view.stamp.mtime);
-        !same && !self.commit.is_locked() && !rvf_format::lock::lock_path(&self.path).exists()
+        if same {
+            return self.chain_changed(&view);
+        }
+        !self.commit.is_locked() && !rvf_format::lock::lock_path(&self.path).exists()
+    }
+
+    /// Whether the ancestors of a branch have to be looked for anew: one that was read is not any more what it was, or one
+    /// that was missing is there now. One fstat an ancestor; where one is missing, an attempt to open it.
+    fn chain_changed(&self, view: &View) -> bool {
+        match view.layers() {
+            Ok(layers) => layers.iter().any(|layer| layer.view.check_ancestor().is_err()),
+            Err(_) => {
+                let checked = Mutex::new(HashMap::new());
+                let context = Context {
+                    scratch: &self.scratch,
+                    loaded: &self.loaded,
+                    accesses: &self.accesses,
+                    checked: &checked,
+                    generation: view.generation,
+                    transient: None,
+                    device: self.device,
+                };
+                load(&self.path, &self.options, &context, None).is_ok_and(|view| view.complete().is_ok())
+            }
+        }
     }
 
     /// Looks at the file again. `true` when another process changed it and a new view was published.
@@ -182,7 +220,8 @@ impl Store {
     /// As [`Store::open`].
     pub fn refresh(&self) -> Result<bool, Error> {
         let meta = crate::reach::reach(&self.path)?.meta;
-        if stamp(&self.path, &meta)? == self.view().stamp {
+        let view = self.view();
+        if stamp(&self.path, &meta)? == view.stamp && !self.chain_changed(&view) {
             return Ok(false);
         }
         let epoch = self.publish()?.epoch();
@@ -356,6 +395,12 @@ fn load(
             device: None,
         };
         match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
+            Ok(parent) if !parent.damaged.is_empty() => {
+                let what =
+                    "has vector segments that fail their checksum; what is left of it can be read by itself";
+                end = Some(Err(format!("its parent {} {what}; restore it", found.path.display())));
+                break;
+            }
             Ok(mut parent) if parent.dimension() == dim => {
                 if !unchanged && parent.image.is_none() {
                     parent.image = later_image(&parent, found.meta.len());
@@ -425,9 +470,24 @@ fn cow_of(view: &View) -> Option<Result<&contents::Cow, Missing>> {
     }
 }
 
+/// Which ancestor of those that a file shows cannot be read, and why.
+fn missing_above(view: &View) -> Option<Missing> {
+    let mut next = view;
+    loop {
+        match &next.parent {
+            None => return None,
+            Some(Err(missing)) if std::ptr::eq(next, view) => return Some(missing.clone()),
+            Some(Err(missing)) => return Some(format!("{}: {missing}", next.path.display())),
+            // The existing tools look at one level only, and their children mean just that.
+            Some(Ok(_)) if next.pin.is_none() => return None,
+            Some(Ok(parent)) => next = &parent.view,
+        }
+    }
+}
+
 fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>, before: Option<&View>) {
     view.parent = parent;
-    if let Some(Err(missing)) = &view.parent {
+    if let Some(missing) = missing_above(view) {
         view.findings.push(Finding {
             severity: Severity::Warning,
             code: "parent-missing",
@@ -564,6 +624,7 @@ fn load_one(
         path: path.to_path_buf(),
         file: Arc::new(file),
         stamp,
+        seen: Seen::new(meta),
         generation: context.generation,
         opened,
         contents,

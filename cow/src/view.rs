@@ -28,6 +28,7 @@ use crate::metadata::Metadata;
 use crate::parent::{Missing, Parent};
 use crate::rows::RowTable;
 use crate::types::{IndexState, Status};
+use crate::unchanged::Seen;
 
 /// An immutable snapshot of a store. Cheap to keep; everything O(n) is computed on first use.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct View {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<File>,
     pub(crate) stamp: Stamp,
+    pub(crate) seen: Seen,
     pub(crate) generation: u64,
     pub(crate) opened: Opened,
     pub(crate) contents: Contents,

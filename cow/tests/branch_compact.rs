@@ -233,9 +233,14 @@ fn the_first_commit_removes_what_killed_compactions_left() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("p.rvf");
     drop(create(&path, 0..10));
-    let left = [".p.rvf.1.compact.tmp", ".p.rvf.4000000.compact.tmp"];
-    let others =
-        [".q.rvf.1.compact.tmp", ".p.rvf.x.compact.tmp", ".p.rvf..compact.tmp", "p.rvf.1.compact.tmp"];
+    let left = [".p.rvf.1.compact.tmp", ".p.rvf.4000000.compact.tmp", "p.rvf.lock.77.stale"];
+    let others = [
+        ".q.rvf.1.compact.tmp",
+        "q.rvf.lock.7.stale",
+        ".p.rvf.x.compact.tmp",
+        ".p.rvf..compact.tmp",
+        "p.rvf.1.compact.tmp",
+    ];
     for name in left.iter().chain(&others) {
         std::fs::write(dir.path().join(name), "leftover").expect("a file");
     }

@@ -179,7 +179,10 @@ impl Drop for WriteLock {
         if read_lock_file(&self.path)
             .is_ok_and(|lock| lock.is_some_and(|lock| lock.writer_id == self.writer_id))
         {
-            let _ = fs::remove_file(&self.path);
+            // What cannot be removed is emptied: nobody respects an empty lock file, while this one names a process that lives.
+            if fs::remove_file(&self.path).is_err() {
+                let _ = OpenOptions::new().write(true).truncate(true).open(&self.path);
+            }
         }
         // Closing the file is not enough while another thread is starting a program: its child holds a copy of the
         // descriptor, and with it the lock, until the program runs.

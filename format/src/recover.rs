@@ -16,6 +16,7 @@ use crate::finding::Finding;
 use crate::header::{ALIGNMENT, HEADER_LEN, MAGIC_BYTES, SegType, Segment, SegmentHeader, VERSION};
 use crate::layout::{Dialect, Entry, GapKind, Layout, entry_range, gap_kind, walk, walk_distrusting};
 use crate::manifest::Manifest;
+use std::ops::Range;
 
 /// Headers that are disbelieved at most; each costs another walk.
 const MAX_DISTRUSTED: usize = 8;
@@ -330,6 +331,7 @@ fn reference_tail(bytes: &[u8], located: &Located) -> Tail {
 
 fn gaps(bytes: &[u8], layout: &Layout, manifest: Option<&Located>, findings: &mut Vec<Finding>) {
     let committed_to = manifest.map_or(0, |located| located.segment.offset);
+    let mut listed: Option<Vec<u64>> = None;
     for gap in layout.gaps() {
         if findings.len() >= MAX_FINDINGS {
             break;
@@ -343,8 +345,12 @@ fn gaps(bytes: &[u8], layout: &Layout, manifest: Option<&Located>, findings: &mu
                 let text = format!("segment that declares {declared} payload bytes, more than the file has");
                 Finding::damage("bad-length", gap.start, text)
             }
-            GapKind::Garbage if gap.start < committed_to || manifest.is_none() => {
+            GapKind::Garbage if manifest.is_none_or(|located| lists(&mut listed, &located.manifest, gap)) => {
                 Finding::damage("garbage", gap.start, garbage_text(bytes, gap.start, len))
+            }
+            // A crash lost the beginning of what it interrupted; the commits after it know nothing of it.
+            GapKind::Garbage if gap.start < committed_to => {
+                Finding::note("garbage", gap.start, garbage_text(bytes, gap.start, len))
             }
             // Reported with the tail.
             GapKind::Torn { .. } | GapKind::Garbage => continue,
@@ -355,6 +361,17 @@ fn gaps(bytes: &[u8], layout: &Layout, manifest: Option<&Located>, findings: &mu
         let text = "legacy dialect (checksum algorithm 0): read as it is; new segments are written in the wire dialect";
         findings.push(Finding::note("legacy-dialect", 0, text));
     }
+}
+
+/// Whether the directory names a segment that begins in a gap. `sorted` keeps its offsets for the next gap.
+fn lists(sorted: &mut Option<Vec<u64>>, manifest: &Manifest, gap: &Range<u64>) -> bool {
+    let offsets = sorted.get_or_insert_with(|| {
+        let mut offsets: Vec<u64> = manifest.directory.iter().map(|entry| entry.offset).collect();
+        offsets.sort_unstable();
+        offsets
+    });
+    let first = offsets.partition_point(|offset| *offset < gap.start);
+    offsets.get(first).is_some_and(|offset| gap.contains(offset))
 }
 
 fn garbage_text(bytes: &[u8], offset: u64, len: u64) -> String {

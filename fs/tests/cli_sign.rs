@@ -168,3 +168,50 @@ fn keys_of_openssl_are_used_as_they_are() {
     let ours = openssl(&["pkey", "-in", "key", "-pubout"]).expect("openssl reads our secret key");
     assert_eq!(ours.stdout, dir.read("key.pub"));
 }
+
+/// A signature is about bytes of one file. What a branch inherits, what came later, and what does not count any more is not
+/// covered, and it says so.
+#[test]
+fn a_signed_branch_says_what_is_not_covered() {
+    let dir = signed_place("ed25519");
+    dir.ok(&["branch", "a.rvf", "c.rvf"]);
+    dir.write("rows.jsonl", "{\"id\":7,\"vector\":[7,7,7]}\n");
+    dir.ok(&["ingest", "c.rvf", "-i", "rows.jsonl"]);
+    dir.ok(&["sign", "c.rvf", "-k", "key"]);
+    dir.ok(&["sign", "c.rvf", "-k", "key", "--segment", "cowmap"]);
+    let text = |file: &str| dir.ok(&["verify", file, "--trust", "trust"]);
+    assert_eq!(verdicts(&dir, "c.rvf"), (0, vec!["valid".into(), "valid".into()]));
+    assert!(text("c.rvf").contains("not what it inherits from its parent"), "{}", text("c.rvf"));
+    assert!(!text("c.rvf").contains("does not count any more"), "{}", text("c.rvf"));
+    let commits = |file: &str| {
+        let text = text(file);
+        let (before, _) = text.split_once(" later commit(s)").unwrap();
+        before.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let at_first = commits("c.rvf");
+
+    // Led to another place, it has another record of its parent.
+    fs::copy(dir.path("a.rvf"), dir.path("moved.rvf")).unwrap();
+    dir.ok(&["reparent", "c.rvf", "moved.rvf"]);
+    assert_eq!(verdicts(&dir, "c.rvf").1, ["valid", "valid"]);
+    assert_eq!(commits("c.rvf"), at_first + 1);
+    assert!(text("c.rvf").contains("which does not count any more"), "{}", text("c.rvf"));
+
+    // The parent's signature covers nothing that is merged later.
+    dir.ok(&["sign", "moved.rvf", "-k", "key"]);
+    let before = commits("moved.rvf");
+    dir.ok(&["merge", "c.rvf"]);
+    assert_eq!(verdicts(&dir, "moved.rvf"), (0, vec!["valid".into()]));
+    assert_eq!(commits("moved.rvf"), before + 1);
+    assert!(!text("moved.rvf").contains("inherits"), "{}", text("moved.rvf"));
+
+    // A parent that was exchanged is none of the signature's business, and the branch does not answer from it.
+    dir.write("moved.rvf", dir.read("a.rvf").iter().map(|b| b ^ 1).collect::<Vec<u8>>());
+    assert_eq!(verdicts(&dir, "c.rvf").1, ["valid", "valid"]);
+    assert_ne!(dir.rvf(&["query", "c.rvf", "--vector", "1,0,1"]).status, 0);
+    fs::copy(dir.path("a.rvf"), dir.path("moved.rvf")).unwrap();
+
+    // What was signed is not in a rewritten file, neither the first bytes nor the record.
+    dir.ok(&["compact", "c.rvf"]);
+    assert_eq!(verdicts(&dir, "c.rvf"), (1, vec![]));
+}

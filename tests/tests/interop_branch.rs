@@ -144,6 +144,45 @@ fn it_continues_a_branch_of_ours_and_we_go_on_from_there() {
     assert_eq!(open(&child_path).view().resolved().len(), 49);
 }
 
+/// Counts are carried along by its commits and its compaction, byte for byte, and stay what we read.
+#[test]
+fn it_keeps_the_counts_that_we_wrote() {
+    let dir = tempfile::tempdir().expect("dir");
+    let parent = create(&dir.path().join("p.rvf"), Metric::L2, &(0..50).collect::<Vec<_>>());
+    let child_path = dir.path().join("c.rvf");
+    let child = branch(&parent, &child_path);
+    put(&child, &[4, 100], 2);
+    child.delete(&[7, 8]).expect("delete");
+    let counts = child.rebuild_refcounts().expect("count").expect("a branch").counts;
+    assert_eq!(counts.iter().sum::<u32>(), 47, "two are hidden and one is overwritten");
+    let counted = || {
+        let view = open(&child_path).view();
+        let manifest = &view.opened().manifest.as_ref().expect("a manifest").manifest;
+        let entries: Vec<_> = manifest.entries_of(rvf_format::SegType::REFCOUNT).copied().collect();
+        assert_eq!(entries.len(), 1, "one is listed");
+        let segment = view.opened().layout.segment_at_offset(entries[0].offset).expect("it is there");
+        segment.payload_of(view.bytes()).to_vec()
+    };
+    let written = counted();
+    assert_eq!(rvf_format::refcount::Refcount::parse(&written).expect("it parses").counts, counts);
+    agree(&child_path);
+    let rows = batch(&[5, 101], 5);
+    let mut reference = RvfStore::open(&child_path).expect("it opens a branch with counts");
+    let vectors: Vec<&[f32]> = rows.vectors.chunks(DIM).collect();
+    reference.ingest_batch(&vectors, &[5, 101], None).expect("ingest");
+    reference.delete(&[100]).expect("delete");
+    reference.close().expect("close");
+    assert_eq!(counted(), written, "after its commits");
+    agree(&child_path);
+    let mut reference = RvfStore::open(&child_path).expect("open");
+    reference.compact().expect("compact");
+    reference.close().expect("close");
+    assert_eq!(counted(), written, "after its compaction");
+    agree(&child_path);
+    let again = open(&child_path).rebuild_refcounts().expect("count").expect("a branch").counts;
+    assert_eq!(again.iter().sum::<u32>(), 46);
+}
+
 #[test]
 fn it_refuses_what_it_would_answer_wrongly() {
     let dir = tempfile::tempdir().expect("dir");

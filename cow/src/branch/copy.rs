@@ -1,7 +1,5 @@
 //! Children with vectors of their own: copied, rounded, or mapped from what the parent shows.
 
-use std::path::Path;
-
 use rvf_format::SegType;
 use rvf_format::manifest::Manifest;
 use rvf_format::membership::Membership;
@@ -13,8 +11,8 @@ use rvf_index::Progress;
 
 use crate::branch::create::{BranchOptions, BranchReport, descent, first_witness};
 use crate::branch::resolve::Place;
-use crate::create::create_new;
 use crate::error::Error;
+use crate::scratch::Scratch;
 use crate::view::View;
 use crate::write::{format_error, manifest_of, metadata_copy};
 
@@ -157,12 +155,13 @@ fn f32_of(bytes: &[u8]) -> f32 {
 /// Writes a child of `view` with vectors of its own into a new file. O(bytes).
 pub(crate) fn copy(
     view: &View,
-    path: &Path,
+    scratch: &Scratch,
     options: &BranchOptions,
     form: Form<'_>,
     progress: &dyn Progress,
 ) -> Result<BranchReport, Error> {
     view.complete()?;
+    let path = scratch.path();
     let base = manifest_of(view)?;
     let (identity, record) = descent(view, options, true)?;
     let dimension = match form {
@@ -173,7 +172,7 @@ pub(crate) fn copy(
         rvf_format::Error::Io { source, .. } => Error::io(path, "write", source),
         other => format_error(other),
     };
-    let storage = FileStorage::new(create_new(path)?);
+    let storage = FileStorage::new(scratch.file()?);
     let mut writer = Writer::create(&storage).map_err(fail)?;
     let mut directory = Vec::new();
     let places = (0..view.resolved().count()).filter_map(|at| view.resolved().at(at)).collect::<Vec<Place>>();

@@ -1,6 +1,5 @@
 //! Making a branch: a small file that names its parent and the state of it that is meant.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -15,10 +14,10 @@ use rvf_format::storage::MemStorage;
 use rvf_format::writer::{Writer, dir_entry};
 
 use crate::branch::pin::{self, Derivation, MAX_NAME, Pin, Source};
-use crate::create::{beside, create_new, random_id};
+use crate::create::random_id;
 use crate::error::Error;
 use crate::parent::{MAX_DEPTH, TAIL, directory_of};
-use crate::scratch::{discard, publish};
+use crate::scratch::Scratch;
 use crate::source::open_regular;
 use crate::store::Store;
 use crate::view::View;
@@ -68,27 +67,29 @@ impl Store {
     /// parents would become too long; [`Error::Unsupported`] when an ancestor is missing; [`Error::Locked`] while another
     /// process rewrites the parent; [`Error::NoSpace`], [`Error::Io`].
     pub fn branch(&self, path: &Path, options: &BranchOptions) -> Result<BranchReport, Error> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: path.to_path_buf() });
+        }
         let made = self.branch_by(path, options, |bytes| {
-            let scratch = beside(path, "branch.tmp")?;
-            write_new(&scratch, bytes)
-                .and_then(|()| publish(&scratch, path))
-                .inspect_err(|_| discard(&scratch))
+            let mut scratch = Scratch::new(path)?;
+            fill(&scratch, path, bytes)?;
+            scratch.publish(path)
         })?;
         Ok(made.0)
     }
 
-    /// As [`Store::branch`], for a caller that gives the file its real name by a hard link later and syncs the directory
-    /// then: the contents are durable, the name `path` is not, and a crash may leave a part of the file there. Also gives
-    /// the state that the branch shows.
+    /// As [`Store::branch`], into a hidden file that is published later: its contents are durable. Also gives the state that the
+    /// branch shows.
     ///
     /// # Errors
     /// As [`Store::branch`].
-    pub fn branch_to_link(
+    pub fn branch_into(
         &self,
-        path: &Path,
+        scratch: &Scratch,
         options: &BranchOptions,
     ) -> Result<(BranchReport, Arc<View>), Error> {
-        self.branch_by(path, options, |bytes| write_new(path, bytes).inspect_err(|_| discard(path)))
+        let path = scratch.path();
+        self.branch_by(path, options, |bytes| fill(scratch, path, bytes))
     }
 
     fn branch_by(
@@ -104,9 +105,6 @@ impl Store {
                     options.name.len()
                 ),
             });
-        }
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::Exists { path: path.to_path_buf() });
         }
         // Nobody may replace the parent between the look at it and the moment the child can be seen beside it.
         let _lock = self.hold()?;
@@ -133,8 +131,8 @@ impl Store {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut file: File = create_new(path)?;
+fn fill(scratch: &Scratch, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = scratch.file()?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| Error::io(path, "write", e))
 }
 

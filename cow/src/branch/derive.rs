@@ -92,7 +92,7 @@ impl Store {
                 what: format!("a branch name has at most {MAX_NAME} bytes, this one has {}", name.len()),
             });
         }
-        let scratch = Scratch::for_file(path)?;
+        let mut scratch = Scratch::for_file(path)?;
         let mut options =
             BranchOptions { name: name.to_owned(), derivation: how.derivation(), ..BranchOptions::default() };
         let mut parameter = |key: &str, value: String| options.parameters.push((key.to_owned(), value));
@@ -128,7 +128,7 @@ impl Store {
         let branch = if standalone {
             self.copy(&scratch, &options, how, progress)?
         } else {
-            self.branch(scratch.path(), &options)?
+            self.branch_into(&scratch, &options)?.0
         };
         let open = || {
             let options = OpenOptions {
@@ -137,7 +137,7 @@ impl Store {
                 verify: false,
                 ..OpenOptions::default()
             };
-            Store::open(scratch.path(), &options)
+            Store::open_private(scratch.path(), &options)
         };
         let mut vectors = None;
         match how {
@@ -185,7 +185,7 @@ impl Store {
             Derive::Transform(map) => Form::Mapped(map),
             _ => Form::Same,
         };
-        copy(&view, scratch.path(), options, form, progress)
+        copy(&view, scratch, options, form, progress)
     }
 }
 

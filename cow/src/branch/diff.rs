@@ -188,11 +188,13 @@ impl View {
         std::iter::once(self).chain(layers.iter().map(|layer| &*layer.view)).collect()
     }
 
-    /// [`View::check_intact`] for the store and every ancestor it shows.
+    /// Fails when the store or an ancestor that it shows was cut or overwritten since it was read. One fstat a file. Call it
+    /// after reading and before handing on what was read.
     ///
     /// # Errors
     /// [`Error::Damaged`].
     pub fn check_chain(&self) -> Result<(), Error> {
-        self.files().into_iter().try_for_each(View::check_intact)
+        self.check_unchanged()?;
+        self.files().into_iter().skip(1).try_for_each(View::check_ancestor)
     }
 }

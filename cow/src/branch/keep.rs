@@ -3,17 +3,23 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rvf_format::FileBytes;
 use rvf_format::contents::{self, Cow};
-use rvf_format::{FileBytes, recover};
+use rvf_format::header::MAGIC_BYTES;
+use rvf_format::recover::{self, Opened};
 
 use crate::branch::pin::{self, Pin};
 use crate::error::Error;
 use crate::parent::{directory_of, kept_name, key_of, state_in};
+use crate::scratch::{PENDING, cannot_link, discard};
 use crate::source::{open_regular, sync_parent};
 use crate::view::View;
 
 /// Extensions that stores have.
 const EXTENSIONS: [&str; 5] = ["rvf", "rvdna", "rvtext", "rvgraph", "rvvis"];
+
+/// Largest file beside a store that is looked through for a manifest when it does not begin like an RVF file.
+const MAX_SEARCHED: u64 = 1 << 30;
 
 /// A child of a store, found by lineage.
 #[derive(Debug)]
@@ -54,8 +60,11 @@ impl View {
     /// The directory cannot be listed.
     pub fn branches(&self) -> Result<Vec<Branch>, Error> {
         let (children, _) = children_of(self)?;
-        let visible =
-            children.into_iter().filter(|child| child.path.extension().is_none_or(|e| e != "pinned"));
+        let hidden = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            path.extension().is_some_and(|e| e == "pinned") || name.starts_with(PENDING.as_bytes())
+        };
+        let visible = children.into_iter().filter(|child| !hidden(&child.path));
         let mut branches: Vec<Branch> = visible
             .map(|child| Branch {
                 path: child.path,
@@ -74,6 +83,8 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct Kept {
     names: Vec<PathBuf>,
+    /// Whose states they are.
+    file_id: Option<[u8; 16]>,
     certain: bool,
 }
 
@@ -81,8 +92,8 @@ pub(crate) struct Kept {
 /// before another file takes the name. O(files of the directory).
 pub(crate) fn keep_for_children(view: &View) -> Result<Kept, Error> {
     let (children, certain) = children_of(view)?;
-    let mut kept = Kept { names: Vec::new(), certain };
-    let mut made = false;
+    let mut kept = Kept { names: Vec::new(), file_id: file_id(&view.opened), certain };
+    let mut made: Vec<PathBuf> = Vec::new();
     for child in &children {
         let name = kept_name(&view.path, &child.key());
         if state_in(&name, &child.cow, child.pin.as_ref(), &[]).is_ok() {
@@ -93,26 +104,33 @@ pub(crate) fn keep_for_children(view: &View) -> Result<Kept, Error> {
             // It stands on something else, or on nothing any more; this compaction changes nothing for it.
             continue;
         }
-        match std::fs::hard_link(&view.path, &name) {
-            Ok(()) => made = true,
-            Err(error) => {
-                let names: Vec<String> = children.iter().map(|c| c.path.display().to_string()).collect();
-                return Err(Error::Policy {
-                    what: format!(
-                        "{}: not compacted, because its old state cannot be kept for {} ({}: {error})",
-                        view.path.display(),
-                        names.join(", "),
-                        name.display()
-                    ),
-                });
-            }
+        if let Err(error) = std::fs::hard_link(&view.path, &name) {
+            made.iter().for_each(|name| discard(name));
+            return Err(not_kept(view, &children, &name, error));
         }
+        made.push(name.clone());
         kept.names.push(name);
     }
-    if made {
-        sync_parent(&view.path)?;
+    if !made.is_empty() {
+        sync_parent(&view.path).inspect_err(|_| made.iter().for_each(|name| discard(name)))?;
     }
     Ok(kept)
+}
+
+/// Why the old state cannot be kept: something about the names or the filesystem, which somebody has to change, or the disk.
+fn not_kept(view: &View, children: &[Child], name: &Path, error: std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::AlreadyExists && !cannot_link(&error) {
+        return Error::io(name, "link", error);
+    }
+    let names: Vec<String> = children.iter().map(|child| child.path.display().to_string()).collect();
+    Error::Policy {
+        what: format!(
+            "{}: not compacted, because its old state cannot be kept for {} ({}: {error})",
+            view.path.display(),
+            names.join(", "),
+            name.display()
+        ),
+    }
 }
 
 /// Removes hidden names of earlier states that no child needs any more. Only ever called after the new file is in place.
@@ -131,11 +149,25 @@ pub(crate) fn drop_unneeded(path: &Path, kept: &Kept) {
             continue;
         }
         let old = path.with_file_name(&name);
+        // Another store may have had this name before, and have branches yet.
+        if kept.file_id.is_none() || file_id_of(&old) != kept.file_id {
+            continue;
+        }
         match std::fs::remove_file(&old) {
             Ok(()) => tracing::info!(path = %old.display(), "removed an old state that no branch needs"),
             Err(error) => tracing::warn!(path = %old.display(), %error, "cannot remove an old state"),
         }
     }
+}
+
+fn file_id(opened: &Opened) -> Option<[u8; 16]> {
+    Some(opened.manifest.as_ref()?.manifest.identity?.file_id)
+}
+
+fn file_id_of(path: &Path) -> Option<[u8; 16]> {
+    let (file, meta) = open_regular(path, false).ok()?;
+    let bytes = FileBytes::map(&file, meta.len()).ok()?;
+    file_id(&recover::open(&bytes))
 }
 
 /// The key in a name that [`kept_name`] makes.
@@ -180,6 +212,10 @@ fn child_at(path: &Path, parent_id: &[u8; 16], view: &View) -> Result<Option<Chi
         return Ok(None);
     }
     let bytes = FileBytes::map(&file, meta.len()).map_err(|e| Error::io(path, "map", e))?;
+    if meta.len() > MAX_SEARCHED && !bytes.starts_with(&MAGIC_BYTES) {
+        let what = "does not begin like an RVF file, and is too large to be looked through".to_owned();
+        return Err(Error::Damaged { path: path.to_path_buf(), what });
+    }
     let opened = recover::open(&bytes);
     let Some(located) = &opened.manifest else { return Ok(None) };
     let identity = match &located.manifest.identity {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rvf_crypto::lineage::{Evidence, Proof, Step};
 use rvf_format::checksum::parent_hash;
+use rvf_format::header::MAGIC_BYTES;
 use rvf_format::pin::{Pin, TAIL, find};
 use rvf_format::recover::{self, Opened};
 use rvf_format::{FileBytes, FileIdentity, SegType, contents, layout};
@@ -155,6 +156,9 @@ impl Link {
     fn parent_at(&self, path: PathBuf) -> Option<Self> {
         let (file, meta) = open_regular(&path, false).ok()?;
         let bytes = FileBytes::map(&file, meta.len()).ok()?;
+        if !bytes.starts_with(&MAGIC_BYTES) {
+            return None;
+        }
         let opened = recover::open(&bytes);
         let identity = opened.manifest.as_ref()?.manifest.identity?;
         if identity.file_id != self.identity.parent_id || identity.file_id == self.identity.file_id {

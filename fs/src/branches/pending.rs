@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
-use rvf_cow::{Access, BranchOptions, OpenOptions, Store, discard};
+use rvf_cow::{Access, BranchOptions, OpenOptions, Scratch, Store};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::content::{self, MAX_ORIGIN, Member, meant_name};
@@ -165,8 +165,8 @@ struct Bound {
     source: [u8; 16],
     frozen: bool,
     origin: String,
-    /// The child, not whole yet.
-    scratch: PathBuf,
+    /// The child, not whole yet. Removed when this is dropped, unless it was published.
+    scratch: Scratch,
     mmap: bool,
     /// Its parent's.
     snap: Arc<Snap>,
@@ -480,9 +480,7 @@ impl Pending {
             bind(&mut state, &found.source())?;
             if state.bound.as_ref().is_some_and(|bound| bound.origin.as_bytes() != head) {
                 // It changed between the look at it and the child's being made.
-                if let Some(bound) = state.bound.take() {
-                    discard(&bound.scratch);
-                }
+                state.bound = None;
                 return Err(moved_on(&found.name));
             }
             verify_earlier(&state)?;
@@ -524,8 +522,10 @@ impl Pending {
         }
         check_whole(bound)?;
         let path = family.path_of(&state.name);
-        rvf_cow::publish(&bound.scratch, &path)?;
-        state.done = Some(Done { path, from_frozen: bound.frozen });
+        let Some(bound) = &mut state.bound else { return Ok(false) };
+        bound.scratch.publish(&path)?;
+        let from_frozen = bound.frozen;
+        state.done = Some(Done { path, from_frozen });
         Ok(true)
     }
 
@@ -534,10 +534,8 @@ impl Pending {
         let mut state = self.state.lock();
         state.gone = true;
         state.parts.clear();
-        if state.done.is_none()
-            && let Some(bound) = state.bound.take()
-        {
-            discard(&bound.scratch);
+        if state.done.is_none() {
+            state.bound = None;
         }
     }
 }
@@ -594,11 +592,10 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
     let stem = source.base.file_stem().unwrap_or_default().to_string_lossy();
     let extension = source.base.extension().map_or("rvf".into(), |e| e.to_string_lossy());
     let name = format!("{stem}.{}.{extension}", state.name);
-    let scratch = rvf_cow::pending_name(&source.base.with_file_name(name))?;
+    let scratch = Scratch::new(&source.base.with_file_name(name))?;
     let options = BranchOptions { name: state.name.clone(), ..BranchOptions::default() };
-    discard(&scratch);
     // The name it gets at the end is made durable, this one need not be.
-    let (_, view) = source.dir.store.branch_to_link(&scratch, &options)?;
+    let (_, view) = source.dir.store.branch_into(&scratch, &options)?;
     // What the branch shows is what its parent shows in that state; what is known of it need not be found out again.
     let newest = source.dir.snap();
     let snap = if Arc::ptr_eq(&newest.view, &view) { newest } else { Arc::new(Snap::new(view, Weak::new())) };
@@ -618,7 +615,7 @@ fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
 fn check_whole(bound: &Bound) -> Result<(), Error> {
     let open =
         OpenOptions { access: Access::ReadOnly, mmap: bound.mmap, verify: false, ..OpenOptions::default() };
-    let store = Store::open(&bound.scratch, &open)?;
+    let store = Store::open(bound.scratch.path(), &open)?;
     store.view().complete().map_err(|error| {
         Error::denied(format!("the branch that is copied was moved or removed meanwhile: {error}"))
     })

@@ -173,6 +173,15 @@ fn segments(view: &View, words: &[String]) -> Result<Vec<u64>, Failure> {
     Ok(offsets)
 }
 
+/// Whether later commits have put something else in the place of a segment. Manifests, journals and witnesses are read without being
+/// listed.
+fn superseded(view: &View, segment: &Segment) -> bool {
+    let unlisted = [SegType::MANIFEST, SegType::JOURNAL, SegType::WITNESS, SegType::CRYPTO];
+    let Some(located) = &view.opened().manifest else { return false };
+    !unlisted.contains(&segment.kind())
+        && !located.manifest.directory.iter().any(|entry| entry.offset == segment.offset)
+}
+
 /// What a signature is about, in words.
 fn covers(view: &View, record: &Signature, found: Option<Range<u64>>) -> String {
     let statement = &record.statement;
@@ -181,7 +190,8 @@ fn covers(view: &View, record: &Signature, found: Option<Range<u64>>) -> String 
             let later = view.opened().layout.segments().filter(|s| s.kind() == SegType::MANIFEST);
             let later = later.filter(|s| s.offset >= statement.content.length).count();
             // The commit that holds the signature is one of them.
-            format!("the file's first {} bytes; {} later commit(s)", statement.content.length, later)
+            let inherited = if view.is_child() { "; not what it inherits from its parent" } else { "" };
+            format!("the file's first {} bytes; {later} later commit(s){inherited}", statement.content.length)
         }
         Scope::Segment { kind } | Scope::SegmentOf { kind, .. } => {
             let name = SegType(kind).dir_name();
@@ -189,6 +199,9 @@ fn covers(view: &View, record: &Signature, found: Option<Range<u64>>) -> String 
                 view.opened().layout.segments().find(|s| s.offset == at || s.payload.start == at)
             });
             match at {
+                Some(segment) if superseded(view, segment) => {
+                    format!("the {name} segment at offset {}, which does not count any more", segment.offset)
+                }
                 Some(segment) => format!("the {name} segment at offset {}", segment.offset),
                 None => format!("a {name} segment of {} bytes", statement.content.length),
             }

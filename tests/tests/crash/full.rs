@@ -9,6 +9,9 @@ use rvf_cow::{
 use rvf_tests::place::Place;
 use rvf_tests::random::vector_of;
 
+use crate::family::{self, ACTS};
+use crate::recorder::write_out;
+
 const DIMENSION: usize = 64;
 
 /// A small filesystem in memory, unmounted when dropped.
@@ -118,4 +121,47 @@ fn a_full_disk_costs_only_the_commit_under_way() {
     let again = Store::open(&path, &OpenOptions::default()).expect("it opens");
     holds(&again, stored, 100);
     assert_eq!(again.delete(&[0]).expect("we delete").deleted, 1);
+}
+
+/// All that is done with branches, on a filesystem with no page left, one, two and so on: it is refused and nothing is left of it,
+/// or it is done.
+#[test]
+fn a_full_disk_changes_no_branch() {
+    let (mut refused, mut done) = (0, 0);
+    for act in ACTS {
+        let Some(disk) = SmallDisk::new("2m") else { return };
+        let rest = disk.path.join("rest");
+        for pages in [0, 1, 2, 3, 5, 8] {
+            for name in family::names(&disk.path) {
+                std::fs::remove_file(disk.path.join(name)).expect("removed");
+            }
+            write_out(&act.files(), &disk.path);
+            let old = family::all(&disk.path);
+            std::fs::write(&rest, vec![1; 4 << 20]).expect_err("the disk is full to the last byte");
+            let len = std::fs::metadata(&rest).expect("the rest").len().next_multiple_of(4096);
+            let filler = std::fs::OpenOptions::new().write(true).open(&rest).expect("the rest");
+            filler.set_len(len - 4096 * pages).expect("some pages are given back");
+            drop(filler);
+            let before = family::names(&disk.path);
+            let what = format!("{} with {pages} pages left", act.name);
+            match (act.run)(&disk.path) {
+                Ok(()) => done += 1,
+                Err(Error::NoSpace { .. }) => {
+                    refused += 1;
+                    assert_eq!(family::all(&disk.path), old, "{what}");
+                    assert_eq!(family::names(&disk.path), before, "{what}: something stays behind");
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+            // Emptied first: a process that another test is starting may hold a descriptor of it for a moment.
+            std::fs::File::create(&rest).expect("the rest is emptied");
+            std::fs::remove_file(&rest).expect("the rest goes");
+            match (act.run)(&disk.path) {
+                Ok(()) | Err(Error::Exists { .. }) => {}
+                Err(other) => panic!("{what}, then with space: {other}"),
+            }
+            assert!(family::all(&disk.path).values().all(Result::is_ok), "{what}, then with space");
+        }
+    }
+    assert!(refused > ACTS.len() && done > ACTS.len(), "{refused} refused, {done} done");
 }

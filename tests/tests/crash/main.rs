@@ -4,8 +4,12 @@
 mod cut;
 mod derive;
 mod disk;
+mod family;
 mod full;
 mod kill;
 mod program;
+#[path = "../../../cow/tests/recorder/mod.rs"]
+mod recorder;
 mod swap;
+mod torn;
 mod writers;

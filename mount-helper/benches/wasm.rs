@@ -8,7 +8,7 @@
 //! heap, for the same instruction set as WASM's 128-bit vectors. The module also computes the format's defined distances of what it
 //! returns. Its rows are in its memory already, or are copied there for each query, as rvf-exec does.
 
-#[path = "../src/clock.rs"]
+#[path = "../../tests/src/clock.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a module of the crate of the other benches")]
 mod clock;
 
