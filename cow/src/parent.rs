@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rvf_format::checksum::fold32;
-use rvf_format::contents::Cow;
+use rvf_format::contents::{self, Cow};
+use rvf_format::cow_map::CowMap;
 use rvf_format::header::MAGIC_BYTES;
 use rvf_format::layout;
+use rvf_format::recover;
 use rvf_format::{FileBytes, FileIdentity};
 
 use crate::branch::pin::{self, Pin};
@@ -104,6 +106,33 @@ pub(crate) fn find(
         // A compaction of the parent leaves its old state here.
         Err(missing) => state_in(&kept, cow, pin, visited).map_err(|_| missing),
     }
+}
+
+/// As [`find`], for an ancestor in an older state: that one says where its parent was then. The file may have been led to
+/// another place since, so its newest state is asked too, also where a compaction put a new file in the place of the kept one:
+/// at `place`.
+pub(crate) fn find_moved(
+    view: &View,
+    cow: &Cow,
+    place: &Path,
+    identity: Option<&FileIdentity>,
+    visited: &[(u64, u64)],
+) -> Option<Found> {
+    let pin = view.pin.as_ref()?;
+    [view.path.as_path(), place].into_iter().find_map(|path| {
+        let (file, meta) = open_regular(path, false).ok()?;
+        let bytes = FileBytes::map(&file, meta.len()).ok().filter(|bytes| bytes.starts_with(&MAGIC_BYTES))?;
+        let opened = recover::open(&bytes);
+        let newest = opened.manifest.as_ref()?.manifest.identity?;
+        let led = contents::branch_state(&bytes, &opened)?;
+        if Some(newest.file_id) != identity.map(|identity| identity.file_id)
+            || led.map.parent_path == cow.map.parent_path
+        {
+            return None;
+        }
+        let map = CowMap { parent_path: led.map.parent_path, ..cow.map.clone() };
+        find(path, &Cow { map, ..cow.clone() }, identity, Some(pin), visited).ok()
+    })
 }
 
 /// The state that a child was made from, if that file holds it.

@@ -352,6 +352,8 @@ fn load(
     let last = before;
     let mut before = before.and_then(View::parent_view);
     let mut end: Option<Result<Parent, Missing>> = None;
+    // Where the file last found should lie.
+    let mut place: Option<PathBuf> = None;
     loop {
         let youngest = chain.last().map_or(&view, |(view, _)| view);
         let Some(Ok(cow)) = cow_of(youngest) else {
@@ -364,10 +366,19 @@ fn load(
         let found = match parent::find(&youngest.path, cow, identity, youngest.pin.as_ref(), &visited) {
             Ok(found) => found,
             Err(missing) => {
-                end = Some(Err(missing));
-                break;
+                let moved = place
+                    .as_ref()
+                    .and_then(|place| parent::find_moved(youngest, cow, place, identity, &visited));
+                match moved {
+                    Some(found) => found,
+                    None => {
+                        end = Some(Err(missing));
+                        break;
+                    }
+                }
             }
         };
+        place = Some(parent::directory_of(&youngest.path).join(&cow.map.parent_path));
         let unchanged = found.len == found.meta.len();
         let dim = youngest.dimension();
         let own = before.filter(|view| shared::usable(view, &found, options)).map(Arc::clone);
