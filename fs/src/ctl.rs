@@ -21,8 +21,7 @@ merge                fold this branch into its parent; refused whole when both c
 sign KEYFILE         sign the file as it is now with a key of `rvf keygen`, by its absolute path
 verify               check every checksum and the witness chain; fails when something is damaged
 refresh              look at the file again (other programs' changes are noticed by themselves)
-checkpoint           save which vectors queries found most often (docs/format.md, HOT and SKETCH); what was closed is in the
-                     file already. Syncs the file
+checkpoint           save which vectors queries found most often (HOT and SKETCH segments), and sync the file
 # a trailing & answers at once and leaves the work to the background; status and events show it
 ";
 

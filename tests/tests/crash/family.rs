@@ -108,7 +108,11 @@ pub(crate) fn family() -> &'static Files {
         p.branch(&at("c.rvf"), &BranchOptions::default()).expect("branch");
         let c = open(&at("c.rvf")).expect("open");
         c.ingest(&batch([1, 50, 51], 1), &NoProgress).expect("ingest");
-        sparse(&c, &[2, 3, 4, 5, 6, 7, 8, 9]).expect("a few components");
+        // From here on the existing tools refuse it, and a few changed components are stored as such.
+        let b = vector_of(9, DIMENSION);
+        let overlay = Overlay { ids: Some(&[9]), rank: 1, a: &[0.5], b: &b, scale: 1.0 };
+        c.overlay(&overlay).expect("an overlay");
+        sparse(&c, &[2, 3, 4, 5, 6, 7, 8]).expect("a few components");
         assert!(c.view().has_deltas());
         c.delete(&[5, 51]).expect("delete");
         c.put_metadata(6, &vec![("name".to_owned(), Value::String("six".to_owned()))]).expect("put");
