@@ -17,13 +17,14 @@ use crate::branch::pin::Derivation;
 use crate::create::{beside, create_new};
 use crate::error::Error;
 use crate::filters;
+use crate::meta_cache::{MetaCache, cache_of};
 use crate::scratch::COMPACT;
 use crate::sign;
 use crate::source::sync_parent;
 use crate::store::Store;
 use crate::types::{CompactReport, Event};
 use crate::view::View;
-use crate::write::{MetaCache, cache_of, format_error, now_ns, writable, write_error};
+use crate::write::{format_error, now_ns, writable, write_error};
 
 /// Bytes of rows a vector segment of the new file.
 const SEGMENT_BYTES: usize = 64 << 20;

@@ -22,6 +22,7 @@ mod filters;
 mod folder;
 mod live;
 mod loading;
+mod meta_cache;
 mod metadata;
 mod parent;
 pub mod query;

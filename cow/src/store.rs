@@ -21,6 +21,7 @@ use crate::coverage;
 use crate::error::Error;
 use crate::filters::Filters;
 use crate::loading::{Loaded, Loading};
+use crate::meta_cache::MetaCache;
 use crate::parent::{self, Missing, Parent};
 use crate::reindex::BuiltIndex;
 use crate::rows::RowTable;
@@ -29,7 +30,6 @@ use crate::source::{open_device, open_regular, stamp};
 use crate::types::{Access, EAGER_VERIFY_BYTES, Event, OpenOptions};
 use crate::unchanged::Seen;
 use crate::view::View;
-use crate::write::MetaCache;
 
 type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 

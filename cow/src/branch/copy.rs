@@ -12,9 +12,10 @@ use rvf_index::Progress;
 use crate::branch::create::{BranchOptions, BranchReport, descent, first_witness};
 use crate::branch::resolve::Place;
 use crate::error::Error;
+use crate::meta_cache::metadata_copy;
 use crate::scratch::Scratch;
 use crate::view::View;
-use crate::write::{format_error, manifest_of, metadata_copy};
+use crate::write::{format_error, manifest_of};
 
 /// Bytes of vectors a segment.
 const SEGMENT_BYTES: usize = 64 << 20;

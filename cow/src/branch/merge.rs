@@ -8,10 +8,11 @@ use rvf_format::{SegType, vec_seg};
 
 use crate::branch::diff::{Change, DiffReport, Difference, compare, diff};
 use crate::error::Error;
+use crate::meta_cache::{MetaCache, cache_of};
 use crate::store::Store;
 use crate::types::{Event, Fields};
 use crate::view::View;
-use crate::write::{Commit, MetaCache, WITNESS_CHANGE, cache_of, count_rows, format_error};
+use crate::write::{Commit, WITNESS_CHANGE, count_rows, format_error};
 
 /// Bytes of rows a vector segment.
 const SEGMENT_BYTES: usize = 64 << 20;
