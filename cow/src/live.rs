@@ -123,26 +123,21 @@ impl Live {
         if found.is_some() {
             return found;
         }
-        if let Some(ordinal) = self.likely(id)
-            && rows.id(ordinal) == id
-        {
-            return Some(ordinal);
-        }
-        let ordinal = self.image.as_ref()?.find_id(id)?;
-        self.counts(ordinal).then_some(ordinal)
+        self.image.as_ref()?.find_row(id, |ordinal| self.counts(ordinal) && rows.id(ordinal) == id)
     }
 
     /// Whether a covered row of the image has not died since.
+    #[inline]
     fn counts(&self, ordinal: u32) -> bool {
-        ordinal < self.covered && !self.denied.get(ordinal)
+        ordinal < self.covered && !(self.denied_count > 0 && self.denied.get(ordinal))
     }
 
-    /// The covered row where an id is most likely, where ids were given out one after another. If that is its id, it is the
-    /// live row of it: a newer one would deny it. Reads next to nothing.
+    /// The live covered row of an id among those that `shows` lets through, where finding it takes no search. A newer row of
+    /// the same id would deny it, so nothing else needs to be asked.
     #[inline]
-    pub(crate) fn likely(&self, id: u64) -> Option<u32> {
-        let ordinal = self.image.as_ref()?.likely_ordinal(id)?;
-        self.counts(ordinal).then_some(ordinal)
+    pub(crate) fn find_at_once(&self, id: u64, rows: &RowTable, shows: impl Fn(u32) -> bool) -> Option<u32> {
+        let is = |ordinal| shows(ordinal) && self.counts(ordinal) && rows.id(ordinal) == id;
+        self.image.as_ref()?.find_row_at_once(id, is)
     }
 
     /// Whether the list of live ordinals is there.

@@ -63,8 +63,16 @@ impl IdList {
     /// Whether an id is in the list.
     #[inline]
     pub fn contains(&self, id: u64) -> bool {
-        let bucket = self.ids.get(self.directory.places(id)).unwrap_or(&[]);
-        if bucket.len() > 8 { bucket.binary_search(&id).is_ok() } else { bucket.contains(&id) }
+        let places = self.directory.places(id);
+        // Most buckets hold one id or none. How many cannot be foretold, and a wrong guess costs more than comparing those that
+        // follow too, which are other ids anyway.
+        let near = self.ids.get(places.start..).and_then(<[u64]>::first_chunk::<4>);
+        match near {
+            Some(near) if places.len() <= near.len() => {
+                near.iter().fold(false, |found, other| found | (*other == id))
+            }
+            _ => self.ids.get(places).is_some_and(|bucket| bucket.binary_search(&id).is_ok()),
+        }
     }
 }
 

@@ -74,6 +74,18 @@ fn real_rows_cosine_with_filters_deletions_and_self_search() {
     }
     assert_eq!(image.find_id(12345), None);
 
+    // First by searches, then by a table; what is not wanted is not found.
+    for round in 0..3 {
+        for (ordinal, id) in (0..rows.len()).map(|ordinal| (ordinal, rows.id(ordinal))) {
+            assert_eq!(image.find_row(id, |row| rows.id(row) == id), Some(ordinal));
+            let at_once = image.find_row_at_once(id, |row| rows.id(row) == id);
+            assert!(at_once == Some(ordinal) || (round == 0 && at_once.is_none()));
+            assert_eq!(image.find_row(id, |row| row != ordinal && rows.id(row) == id), None);
+        }
+        assert_eq!(image.find_row(12345, |row| rows.id(row) == 12345), None);
+        assert_eq!(image.find_row_at_once(12345, |row| rows.id(row) == 12345), None);
+    }
+
     // Thirty percent deleted.
     let deny = Bitmap::from_ordinals(rows.len(), (0..rows.len()).filter(|o| o % 10 < 3));
     let deleted = measure(&image, &rows, &queries, 10, default_ef(10), None, Some(&deny));

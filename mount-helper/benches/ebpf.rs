@@ -110,7 +110,7 @@ fn serve(net: &Net, space: &str, store: &Path, args: &[&str]) -> Served {
 }
 
 /// Round trips in microseconds: the program's answers, and those of a socket on the other side that sends back what it gets.
-fn over_veth(dimension: usize, vectors: usize) {
+fn over_veth(dimension: usize, vectors: usize, native: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.rvf");
     let options = CreateOptions { dimension: dimension as u16, metric: rvf_cow::Metric::Cosine, profile: 0 };
@@ -129,8 +129,12 @@ fn over_veth(dimension: usize, vectors: usize) {
     store.embed(&embedding).unwrap();
     drop(store);
     let net = Net::new();
-    let _server = serve(&net, "server", &path, &["--iface", "s0"]);
-    let _peer = serve(&net, "client", &path, &["--iface", "c0", "--port", "1"]);
+    let _server = if native {
+        serve(&net, "server", &path, &["--iface", "s0", "--native"])
+    } else {
+        serve(&net, "server", &path, &["--iface", "s0"])
+    };
+    let _peer = native.then(|| serve(&net, "client", &path, &["--iface", "c0", "--port", "1", "--native"]));
     let client = net.udp("client", "10.81.1.2:0");
     let echo = net.udp("server", "10.81.1.1:9");
     std::thread::spawn(move || {
@@ -156,7 +160,8 @@ fn over_veth(dimension: usize, vectors: usize) {
         echoes.push(ask("10.81.1.1:9", &query));
     }
     println!(
-        "| {dimension} | {vectors} | {:.1} | {:.1} | {:.1} |",
+        "| {dimension} | {vectors} | {} | {:.1} | {:.1} | {:.1} |",
+        if native { "both drivers" } else { "network stack" },
         quantile(&mut answers, 0.5),
         quantile(&mut answers, 0.99),
         quantile(&mut echoes, 0.5)
@@ -174,10 +179,13 @@ fn main() {
     for (dimension, vectors) in SIZES {
         alone(dimension, vectors);
     }
-    println!("\n| dimension | hot vectors | round trip us, median | 99 % | echo by a socket, median |");
-    println!("| ---: | ---: | ---: | ---: | ---: |");
+    println!(
+        "\n| dimension | hot vectors | XDP in | round trip us, median | 99 % | echo by a socket, median |"
+    );
+    println!("| ---: | ---: | --- | ---: | ---: | ---: |");
     for (dimension, vectors) in [(32, 16), (384, 16), (384, 256)] {
-        over_veth(dimension, vectors);
+        over_veth(dimension, vectors, false);
+        over_veth(dimension, vectors, true);
     }
     counting();
 }

@@ -363,6 +363,33 @@ fn edits_table(plan: &Plan, place: &Place) -> Outcome<()> {
     Ok(())
 }
 
+/// Nanoseconds a vector, and ratios, round by round.
+#[derive(Default)]
+struct Reading {
+    own: Vec<f64>,
+    inherited: Vec<f64>,
+    parents: Vec<f64>,
+    to_own: Vec<f64>,
+    to_parents: Vec<f64>,
+}
+
+impl Reading {
+    fn push(&mut self, reads: usize, own: f64, inherited: f64, parents: f64) {
+        let one = 1e9 / reads as f64;
+        self.own.push(own * one);
+        self.inherited.push(inherited * one);
+        self.parents.push(parents * one);
+        self.to_own.push(inherited / own);
+        self.to_parents.push(inherited / parents);
+    }
+
+    fn print(self, name: &str) {
+        let (own, inherited, parents) = (median(self.own), median(self.inherited), median(self.parents));
+        let (to_own, to_parents) = (median(self.to_own), median(self.to_parents));
+        println!("| {name} | {own:.0} | {inherited:.0} | {to_own:.2} | {parents:.0} | {to_parents:.2} |");
+    }
+}
+
 /// Reading by id, and asking the filter.
 fn read_table(plan: &Plan, place: &Place, real: &Path, all: &[u64]) -> Outcome<()> {
     const READS: usize = 4_000;
@@ -393,22 +420,26 @@ fn read_table(plan: &Plan, place: &Place, real: &Path, all: &[u64]) -> Outcome<(
     let by_place = |places: &[rvf_cow::Place]| {
         took(|| black_box(places.iter().map(|p| sum(resolved.vector(*p))).sum::<u64>())).0.cpu.as_secs_f64()
     };
-    let (mut ids, mut at, mut ratios) =
-        ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    let above = parent.view();
+    let parents_places: Vec<u32> = inherited.iter().filter_map(|id| above.find(*id)).collect();
+    let (mut found, mut known) = (Reading::default(), Reading::default());
     for _ in 0..plan.rounds * 20 {
-        let (own, above) = (by_id(&local), by_id(&inherited));
-        ids.0.push(own / READS as f64 * 1e9);
-        ids.1.push(above / READS as f64 * 1e9);
-        ratios.0.push(above / own);
-        let (own, above) = (by_place(&local_places), by_place(&inherited_places));
-        at.0.push(own / READS as f64 * 1e9);
-        at.1.push(above / READS as f64 * 1e9);
-        ratios.1.push(above / own);
+        let work = || {
+            let places = inherited.iter().filter_map(|id| above.find(*id));
+            places.map(|o| sum(above.vector(o))).sum::<u64>()
+        };
+        let parents = took(|| black_box(work())).0.cpu.as_secs_f64();
+        found.push(READS, by_id(&local), by_id(&inherited), parents);
+        let work = || parents_places.iter().map(|o| sum(above.vector(*o))).sum::<u64>();
+        let parents = took(|| black_box(work())).0.cpu.as_secs_f64();
+        known.push(READS, by_place(&local_places), by_place(&inherited_places), parents);
     }
     println!("### Reading a vector of a branch, half of whose rows are its own\n");
-    println!("| ns a vector | its own | inherited | ratio |\n|---|---:|---:|---:|");
-    println!("| found by id | {:.0} | {:.0} | {:.2} |", median(ids.0), median(ids.1), median(ratios.0));
-    println!("| at a known place | {:.0} | {:.0} | {:.2} |\n", median(at.0), median(at.1), median(ratios.1));
+    println!("| ns a vector | its own | inherited | x its own | the same of the parent | x the parent's |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    found.print("found by id");
+    known.print("at a known place");
+    println!();
 
     let mut hidden = BTreeSet::new();
     while hidden.len() < 10_000 {

@@ -203,12 +203,10 @@ impl<'v> Resolved<'v> {
     /// Where the vector of an id lies. O(depth x log n).
     #[must_use]
     pub fn find(&self, id: u64) -> Option<Place> {
-        // A row that nothing hides is in no younger file, so those need not be asked when it is found at the first look.
+        // A row that nothing hides is in no younger file, so those need not be asked when it is found without a search.
         for (layer, at) in self.layers.iter().zip(1..) {
-            if let Some(ordinal) = layer.view.live_state().likely(id)
-                && layer.shows(ordinal)
-                && layer.view.id(ordinal) == id
-            {
+            let view = &layer.view;
+            if let Some(ordinal) = view.live_state().find_at_once(id, &view.rows, |o| layer.shows(o)) {
                 return Some(Place { layer: at, ordinal });
             }
         }

@@ -5,18 +5,19 @@
 //! reports (distances come from the rows) and never unsafe. [`Image::verify`] checks all of it, to be run in the
 //! background.
 
+mod by_id;
 mod export;
 mod filtered;
 pub(crate) mod layout;
 mod search;
 
 use std::ops::{Deref, Range};
-use std::sync::OnceLock;
 
 use crate::codes::{CodeView, f32_at, u32_at};
 use crate::simd::{CodeTable, kernels};
 use crate::walk::{LinkView, NO_LINK, numbers};
 use crate::{IndexError, Metric};
+use by_id::ById;
 use layout::{Header, Section};
 
 pub use export::{Csr, ReferenceGraph};
@@ -40,26 +41,8 @@ pub struct Image {
     range: Range<usize>,
     header: Header,
     metric: Metric,
-    spread: OnceLock<Option<Spread>>,
+    by_id: ById,
 }
-
-/// Ids given out one after another, at about even distances, to rows in file order.
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    first: u64,
-    last: u64,
-    /// Rows for each id from the first.
-    rate: f64,
-}
-
-impl Spread {
-    fn ordinal(&self, id: u64) -> Option<u32> {
-        (self.first..=self.last).contains(&id).then(|| ((id - self.first) as f64 * self.rate + 0.5) as u32)
-    }
-}
-
-/// Ids that are looked up before [`Image::likely_ordinal`] is of any use.
-const SPREAD_SAMPLE: usize = 64;
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,7 +80,7 @@ impl Image {
             offset: 12,
             what: format!("unknown metric {}", header.metric),
         })?;
-        Ok(Self { bytes: Box::new(bytes), range, header, metric, spread: OnceLock::new() })
+        Ok(Self { bytes: Box::new(bytes), range, header, metric, by_id: ById::default() })
     }
 
     fn image_bytes(&self) -> &[u8] {
@@ -225,56 +208,6 @@ impl Image {
     pub fn node_of_ordinal(&self, ordinal: u32) -> Option<u32> {
         u32_at(self.header.section(self.image_bytes(), Section::NodeOfOrdinal), ordinal as usize)
             .filter(|n| *n < self.nodes())
-    }
-
-    /// The covered row that an id is in most likely, reckoned from the first and the last id; nothing where that would
-    /// seldom be right, or where rows were dead when the image was built. A row there with that id is the id's node. O(1),
-    /// reading nothing after the first call, which looks at some ids.
-    #[inline]
-    pub fn likely_ordinal(&self, id: u64) -> Option<u32> {
-        (*self.spread.get_or_init(|| self.spread())).as_ref()?.ordinal(id)
-    }
-
-    fn spread(&self) -> Option<Spread> {
-        let nodes = self.nodes() as usize;
-        if self.nodes() != self.covered_rows() {
-            return None;
-        }
-        let ids = self.header.section(self.image_bytes(), Section::Ids).as_chunks::<8>().0;
-        let at = |i: usize| ids.get(i).map(|bytes| u64::from_le_bytes(*bytes));
-        let (first, last) = (at(0)?, at(nodes.checked_sub(1)?)?);
-        let rate = nodes.saturating_sub(1) as f64 / last.saturating_sub(first).max(1) as f64;
-        let spread = Spread { first, last, rate };
-        let right = |i: usize| {
-            at(i).is_some_and(|id| spread.ordinal(id).is_some_and(|o| self.find_id(id) == Some(o)))
-        };
-        (0..SPREAD_SAMPLE).all(|i| right(i * (nodes - 1) / SPREAD_SAMPLE)).then_some(spread)
-    }
-
-    /// Row ordinal of a vector id, by binary search. O(log n), reading one or two pages.
-    ///
-    /// Bytes not yet verified may give a wrong ordinal; the caller compares the row's id.
-    pub fn find_id(&self, id: u64) -> Option<u32> {
-        let bytes = self.image_bytes();
-        let ids = self.header.section(bytes, Section::Ids);
-        let at = |i: usize| {
-            ids.get(i * 8..i * 8 + 8)
-                .map(|c| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]))
-        };
-        let (mut low, mut high) = (0, ids.len() / 8);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if at(middle)? < id {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        if at(low)? != id {
-            return None;
-        }
-        let node = u32_at(self.header.section(bytes, Section::IdNodes), low)?;
-        self.ordinal_of_node(node)
     }
 
     fn view(&self) -> View<'_> {

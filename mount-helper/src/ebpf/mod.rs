@@ -47,9 +47,12 @@ pub struct Args {
     /// distance: how many of the hottest vectors answer [default: 256, or as many of the dimension as are taken]
     #[arg(long, value_name = "N")]
     pub hot: Option<usize>,
-    /// XDP: in the kernel's network stack, for drivers that cannot run programs themselves
+    /// XDP: in the kernel's network stack, for drivers that cannot run programs themselves; so it is on veth without being asked
     #[arg(long)]
     pub generic: bool,
+    /// XDP: in the driver; on veth, answers arrive only where the other end has an XDP program too
+    #[arg(long, conflicts_with = "generic")]
+    pub native: bool,
     /// Traffic control: on what goes out instead of what comes in
     #[arg(long)]
     pub egress: bool,
@@ -122,14 +125,17 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
     };
     rights::keep_for_loading(kind)?;
     let mut loaded = plan.load(object, args.program.as_deref(), kind)?;
-    let attached = attach::attach(&mut loaded, kind, &args.iface, interface, args.generic)?;
+    // What the driver of a veth sends out is taken at the other end only where a program is attached there too.
+    let generic = args.generic || (!args.native && sys::driver(&args.iface).as_deref() == Some("veth"));
+    let attached = attach::attach(&mut loaded, kind, &args.iface, interface, generic)?;
     rights::give_up()?;
     if run.verbose {
         let _gone = writeln!(io::stderr(), "rvf-exec: attached; all capabilities are given up");
     }
 
     let name = builtin.map_or(run.verified.name.as_str(), |builtin| builtin.name());
-    say(&format!("attached {name} to {} ({}){}; ^C detaches", args.iface, kind.name(), plan.note()))?;
+    let mode = if generic && kind == ProgramType::Xdp { ", generic" } else { "" };
+    say(&format!("attached {name} to {} ({}{mode}){}; ^C detaches", args.iface, kind.name(), plan.note()))?;
     let ended = serve(&signals, attached.socket(), &args.iface, interface);
     drop(attached);
     if let Some(counters) = plan.counters(&loaded) {

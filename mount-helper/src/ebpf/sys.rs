@@ -21,6 +21,36 @@ pub(super) fn interface(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
+/// The driver of a network interface, as ethtool says; `None` where it says none.
+pub(super) fn driver(name: &str) -> Option<String> {
+    const FIELD: usize = 32;
+    /// `struct ethtool_drvinfo`: the command, six texts (driver, version, firmware, bus, two reserved), five numbers.
+    #[repr(C)]
+    struct Info {
+        command: u32,
+        driver: [u8; FIELD],
+        rest: [u8; 160],
+    }
+    const GET_DRIVER: u32 = 3;
+    let mut info = Info { command: GET_DRIVER, driver: [0; FIELD], rest: [0; 160] };
+    // SAFETY: a request is plain memory, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: takes numbers only.
+    let fd = check(unsafe { libc::socket(libc::AF_INET, kind, 0) }).ok()?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the request and what it points to live here, and `Info` has the layout and the 196 bytes that the kernel writes for this
+    // command.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) }).ok()?;
+    let text = info.driver.split(|byte| *byte == 0).next()?;
+    String::from_utf8(text.to_vec()).ok().filter(|text| !text.is_empty())
+}
+
 /// Programs that this process might start gain nothing by it, whatever their mode bits say.
 pub(super) fn no_new_privileges() -> io::Result<()> {
     // SAFETY: takes numbers only.
