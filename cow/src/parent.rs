@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rvf_format::checksum::fold32;
+use rvf_format::checksum::parent_hash;
 use rvf_format::contents::{self, Cow};
 use rvf_format::cow_map::CowMap;
 use rvf_format::header::MAGIC_BYTES;
@@ -25,11 +25,8 @@ use crate::view::View;
 /// Files of a chain that are followed, the child among them.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// The format hashes this many bytes at a parent's end.
-pub(crate) const TAIL: usize = 64 << 10;
-
-/// States of the parent that are tried, newest first, when it has grown since.
-const MAX_PREFIXES: usize = 4096;
+/// Ends of a file that are tried, newest first, for a child that records no length: each costs a hash of 64 KiB.
+const MAX_ENDS: usize = 8192;
 
 /// The parent of a child, as it was when the child was made.
 #[derive(Debug)]
@@ -151,9 +148,7 @@ pub(crate) fn state_in(
     }
     let hash = cow.map.base_file_hash;
     let bytes = FileBytes::map(&file, meta.len()).map_err(|e| format!("{wanted}: {e}"))?;
-    let matches = |end: usize| {
-        bytes.get(..end).is_some_and(|b| fold32(b.get(end.saturating_sub(TAIL)..).unwrap_or(&[])) == hash)
-    };
+    let matches = |end: usize| bytes.get(..end).is_some_and(|state| parent_hash(state) == hash);
     let found = |len: u64| Found { path: path.to_path_buf(), file, meta, len };
     if let Some(pin) = pin {
         let prefix = usize::try_from(pin.parent.prefix).ok().filter(|end| matches(*end));
@@ -182,16 +177,40 @@ pub(crate) fn state_in(
             "{wanted} is not the parent it was made from: it does not begin like an RVF file"
         ));
     }
-    let layout = layout::walk(&bytes);
-    let ends = layout.segments().rev().flat_map(|s| [s.raw.end, s.payload.end]);
-    for end in ends.take(MAX_PREFIXES) {
-        if usize::try_from(end).is_ok_and(&matches) {
-            return Ok(found(end));
-        }
+    match state_with(&bytes, &hash) {
+        Ok(Some(end)) => Ok(found(end as u64)),
+        Ok(None) => Err(format!(
+            "{wanted} is not the parent it was made from, or was rewritten since (no state of it has the hash recorded)"
+        )),
+        Err(many) => Err(format!(
+            "{wanted} {many}; restore the file of the state it was made from, or make the branch again"
+        )),
     }
-    Err(format!(
-        "{wanted} is not the parent it was made from, or was rewritten since (no state of it has the hash recorded)"
-    ))
+}
+
+/// A file has more states than are tried.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "has so many states that only the newest {MAX_ENDS} ends of segments were tried, and none has the hash recorded"
+)]
+pub(crate) struct TooManyStates;
+
+/// How much of a file has the hash that a child of the existing tools records: all, or up to an earlier end of a segment.
+pub(crate) fn state_with(bytes: &[u8], hash: &[u8; 32]) -> Result<Option<usize>, TooManyStates> {
+    if parent_hash(bytes) == *hash {
+        return Ok(Some(bytes.len()));
+    }
+    let layout = layout::walk(bytes);
+    let mut ends = layout.segments().rev().flat_map(|s| [s.raw.end, s.payload.end]);
+    let found = ends
+        .by_ref()
+        .take(MAX_ENDS)
+        .filter_map(|end| usize::try_from(end).ok())
+        .find(|end| bytes.get(..*end).is_some_and(|state| parent_hash(state) == *hash));
+    match found {
+        None if ends.next().is_some() => Err(TooManyStates),
+        found => Ok(found),
+    }
 }
 
 impl View {

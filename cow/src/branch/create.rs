@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rvf_format::SegType;
-use rvf_format::checksum::fold32;
+use rvf_format::checksum::parent_hash;
 use rvf_format::cow_map::{Cluster, CowMap};
 use rvf_format::lock::{LockError, WriteLock};
 use rvf_format::manifest::{FileIdentity, Manifest};
@@ -16,7 +16,7 @@ use rvf_format::writer::{Writer, dir_entry};
 use crate::branch::pin::{self, Derivation, MAX_NAME, Pin, Source};
 use crate::create::random_id;
 use crate::error::Error;
-use crate::parent::{MAX_DEPTH, TAIL, directory_of};
+use crate::parent::{MAX_DEPTH, directory_of};
 use crate::scratch::Scratch;
 use crate::source::open_regular;
 use crate::store::Store;
@@ -228,7 +228,7 @@ pub(crate) fn descent(
     let identity = FileIdentity {
         file_id: random_id()?,
         parent_id: parent.file_id,
-        parent_hash: fold32(prefix.get(prefix.len().saturating_sub(TAIL)..).unwrap_or(&[])),
+        parent_hash: parent_hash(prefix),
         lineage_depth: base.identity.map_or(0, |i| i.lineage_depth).saturating_add(1),
     };
     let record = Pin {

@@ -91,7 +91,12 @@ pub(crate) struct Kept {
 /// Gives the file of `view` a hidden name for every child that stands on it, durably. Call it with the write lock held,
 /// before another file takes the name. O(files of the directory).
 pub(crate) fn keep_for_children(view: &View) -> Result<Kept, Error> {
-    let (children, certain) = children_of(view)?;
+    let (children, unread) = children_of(view)?;
+    let certain = unread.is_empty();
+    // One that cannot be read for now (too many open files, a failing disk) may be a child that would be broken.
+    if let Some(error) = unread.into_iter().find(may_be_read_later) {
+        return Err(error);
+    }
     let mut kept = Kept { names: Vec::new(), file_id: file_id(&view.opened), certain };
     let mut made: Vec<PathBuf> = Vec::new();
     for child in &children {
@@ -115,6 +120,10 @@ pub(crate) fn keep_for_children(view: &View) -> Result<Kept, Error> {
         sync_parent(&view.path).inspect_err(|_| made.iter().for_each(|name| discard(name)))?;
     }
     Ok(kept)
+}
+
+fn may_be_read_later(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() != std::io::ErrorKind::PermissionDenied)
 }
 
 /// Why the old state cannot be kept: something about the names or the filesystem, which somebody has to change, or the disk.
@@ -177,14 +186,14 @@ fn key_in(name: &str) -> Option<&str> {
 }
 
 /// The children of a store in its directory, the kept states of compacted children among them: a branch of such a
-/// child resolves through it.
-fn children_of(view: &View) -> Result<(Vec<Child>, bool), Error> {
+/// child resolves through it. With them, why others cannot be told for children or strangers.
+fn children_of(view: &View) -> Result<(Vec<Child>, Vec<Error>), Error> {
     let manifest = view.opened.manifest.as_ref().map(|m| &m.manifest);
     let file_id = manifest.and_then(|m| m.identity.as_ref()).map_or([0; 16], |identity| identity.file_id);
     let directory = directory_of(&view.path);
     let entries = std::fs::read_dir(directory).map_err(|e| Error::io(directory, "list", e))?;
     let mut children = Vec::new();
-    let mut certain = true;
+    let mut unread = Vec::new();
     for entry in entries {
         let path = entry.map_err(|e| Error::io(directory, "list", e))?.path();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
@@ -196,11 +205,11 @@ fn children_of(view: &View) -> Result<(Vec<Child>, bool), Error> {
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "cannot tell whether this is a branch");
-                certain = false;
+                unread.push(error);
             }
         }
     }
-    Ok((children, certain))
+    Ok((children, unread))
 }
 
 fn child_at(path: &Path, parent_id: &[u8; 16], view: &View) -> Result<Option<Child>, Error> {

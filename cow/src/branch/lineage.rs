@@ -1,27 +1,22 @@
 //! Where a file descends from: the chain of its parents, and a proof of it for who has none of them.
 
+use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rvf_crypto::lineage::{Evidence, Proof, Step};
-use rvf_format::checksum::parent_hash;
 use rvf_format::header::MAGIC_BYTES;
 use rvf_format::pin::{Pin, TAIL, find};
 use rvf_format::recover::{self, Opened};
-use rvf_format::{FileBytes, FileIdentity, SegType, contents, layout};
+use rvf_format::{FileBytes, FileIdentity, SegType, contents};
 
-use crate::branch::pin;
+use crate::branch::{Kin, pin};
 use crate::error::Error;
-use crate::parent::{MAX_DEPTH, directory_of, kept_name};
+use crate::parent::{MAX_DEPTH, directory_of, kept_name, state_with};
 use crate::source::open_regular;
-
-/// Files looked at in the directory when a parent is searched.
-const MAX_CANDIDATES: usize = 512;
 
 /// Extensions that stores have, and the one of a state that a compaction kept.
 const EXTENSIONS: [&str; 6] = ["rvf", "rvdna", "rvtext", "rvgraph", "rvvis", "pinned"];
-
-/// Earlier states tried for a child that records no length.
-const MAX_STATES: usize = 1000;
 
 /// What became of a file of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +114,7 @@ impl Link {
 
     /// The parent: where the file says, under the name of a kept state, or beside it by file id. A file that holds the
     /// state is taken before one that only has the id.
-    fn parent(&self) -> Option<Self> {
+    fn parent(&self, beside: &mut Beside) -> Result<Option<Self>, Error> {
         let mut paths = Vec::new();
         if let Some(cow) = contents_cow(self.state(), &self.opened) {
             let place = directory_of(&self.path).join(cow);
@@ -128,41 +123,39 @@ impl Link {
             }
             paths.insert(0, place);
         }
-        let mut beside: Vec<PathBuf> = std::fs::read_dir(directory_of(&self.path))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-            .map(|entry| entry.path())
-            .filter(|path| {
-                path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
-            })
-            .filter(|path| *path != self.path)
-            .take(MAX_CANDIDATES)
-            .collect();
-        beside.sort();
-        paths.extend(beside);
         let mut second = None;
         for path in paths {
-            let Some(found) = self.parent_at(path) else { continue };
+            let Some(found) = self.parent_at(path)? else { continue };
             if found.matches {
-                return Some(found);
+                return Ok(Some(found));
             }
             second = second.or(Some(found));
         }
-        second
+        for path in beside.of(directory_of(&self.path), &self.identity.parent_id) {
+            if *path == self.path {
+                continue;
+            }
+            let Some(found) = self.parent_at(path.clone())? else { continue };
+            if found.matches {
+                return Ok(Some(found));
+            }
+            second = second.or(Some(found));
+        }
+        Ok(second)
     }
 
-    fn parent_at(&self, path: PathBuf) -> Option<Self> {
-        let (file, meta) = open_regular(&path, false).ok()?;
-        let bytes = FileBytes::map(&file, meta.len()).ok()?;
+    fn parent_at(&self, path: PathBuf) -> Result<Option<Self>, Error> {
+        let Ok((file, meta)) = open_regular(&path, false) else { return Ok(None) };
+        let Ok(bytes) = FileBytes::map(&file, meta.len()) else { return Ok(None) };
         if !bytes.starts_with(&MAGIC_BYTES) {
-            return None;
+            return Ok(None);
         }
         let opened = recover::open(&bytes);
-        let identity = opened.manifest.as_ref()?.manifest.identity?;
+        let Some(identity) = opened.manifest.as_ref().and_then(|m| m.manifest.identity) else {
+            return Ok(None);
+        };
         if identity.file_id != self.identity.parent_id || identity.file_id == self.identity.file_id {
-            return None;
+            return Ok(None);
         }
         let state = match &self.pin {
             Some(pin) => {
@@ -172,10 +165,53 @@ impl Link {
                     prefix.is_some_and(|p| pin::digest(p, &pin.parent.file_id) == pin.parent.digest)
                 })
             }
-            None => state_with(&bytes, &self.identity.parent_hash),
+            None => state_with(&bytes, &self.identity.parent_hash)
+                .map_err(|what| Error::Unsupported { path: path.clone(), what: what.to_string() })?,
         };
         let (len, matches) = (state.unwrap_or(bytes.len()), state.is_some());
-        Self::of(path, bytes, len, matches)
+        Ok(Self::of(path, bytes, len, matches))
+    }
+}
+
+/// The stores of the directories that were looked through, by their ids: each directory is read once for a whole chain, and
+/// only when a file is not where its child says.
+#[derive(Default)]
+struct Beside {
+    known: HashMap<PathBuf, HashMap<[u8; 16], Vec<PathBuf>>>,
+}
+
+impl Beside {
+    /// The files in a directory that say they are the one with this id, by path. The first call for a directory is O(segments of
+    /// all stores in it).
+    fn of(&mut self, directory: &Path, id: &[u8; 16]) -> &[PathBuf] {
+        let known = self.known.entry(directory.to_path_buf()).or_insert_with(|| Self::read(directory));
+        known.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    fn read(directory: &Path) -> HashMap<[u8; 16], Vec<PathBuf>> {
+        let mut by_id: HashMap<[u8; 16], Vec<PathBuf>> = HashMap::new();
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let known = path
+                .extension()
+                .is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)));
+            if !known || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
+            }
+            if let Some(id) = Self::id_of(&path) {
+                by_id.entry(id).or_default().push(path);
+            }
+        }
+        by_id.values_mut().for_each(|paths| paths.sort_unstable());
+        by_id
+    }
+
+    /// What does not begin like an RVF file is not looked through: it may be large.
+    fn id_of(path: &Path) -> Option<[u8; 16]> {
+        let (file, meta) = open_regular(path, false).ok()?;
+        let mut begin = [0; MAGIC_BYTES.len()];
+        file.read_exact_at(&mut begin, 0).ok().filter(|()| begin == MAGIC_BYTES)?;
+        Some(Kin::read(path, &file, meta.len()).ok()??.file_id)
     }
 }
 
@@ -186,23 +222,11 @@ fn contents_cow(bytes: &[u8], opened: &Opened) -> Option<String> {
     contents::branch_state(bytes, opened).map(|cow| cow.map.parent_path)
 }
 
-/// How much of a file has the hash that a child of the existing tools records: all, or up to an earlier manifest.
-fn state_with(bytes: &[u8], hash: &[u8; 32]) -> Option<usize> {
-    if parent_hash(bytes) == *hash {
-        return Some(bytes.len());
-    }
-    let layout = layout::walk(bytes);
-    let manifests = layout.segments().rev().filter(|segment| segment.kind() == SegType::MANIFEST);
-    manifests
-        .take(MAX_STATES)
-        .filter_map(|segment| usize::try_from(segment.raw.end).ok())
-        .find(|len| bytes.get(..*len).is_some_and(|prefix| parent_hash(prefix) == *hash))
-}
-
 /// The chain from a file up, the file first. Ends at a root, where a parent is not found, and before a file that came before.
 fn chain(path: &Path) -> Result<(Vec<Link>, bool), Error> {
     let Some(first) = Link::open(path)? else { return Ok((Vec::new(), true)) };
     let mut links = vec![first];
+    let mut beside = Beside::default();
     loop {
         let Some(last) = links.last().filter(|last| !last.identity.is_root()) else {
             return Ok((links, true));
@@ -210,7 +234,7 @@ fn chain(path: &Path) -> Result<(Vec<Link>, bool), Error> {
         if links.len() >= MAX_DEPTH {
             return Ok((links, false));
         }
-        match last.parent() {
+        match last.parent(&mut beside)? {
             Some(parent) if links.iter().all(|link| link.identity.file_id != parent.identity.file_id) => {
                 links.push(parent);
             }
@@ -223,7 +247,8 @@ fn chain(path: &Path) -> Result<(Vec<Link>, bool), Error> {
 /// beside the file by their id.
 ///
 /// # Errors
-/// The file itself cannot be read.
+/// The file itself cannot be read; [`Error::Unsupported`] for a child of the existing tools whose parent has too many states
+/// for all to be tried.
 pub fn lineage(path: &Path) -> Result<Vec<Generation>, Error> {
     let (links, whole) = chain(path)?;
     let mut out: Vec<Generation> = links
