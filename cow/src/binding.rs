@@ -4,9 +4,9 @@
 //! bound (0 identity, 1 contents), the file id (16 bytes), the dimension (2, little-endian) and the metric (1). For contents
 //! there follow the number of deleted ids (8) and the ids in ascending order (8 each), and then of every listed segment that
 //! holds data, in file order, its type (1), the length of its payload (8) and its payload. Segments hold data unless they are manifests, witnesses,
-//! signatures, indexes or programs.
+//! signatures, indexes, programs and their labels, or counts of accesses.
 
-use rvf_format::SegType;
+use rvf_format::{SegType, label};
 use sha3::{Digest as _, Sha3_256};
 
 use crate::error::Error;
@@ -15,7 +15,7 @@ use crate::view::View;
 const CONTEXT: &[u8] = b"rvf-mount kernel binding v1\0";
 
 /// Listed segments that may come and go without a bound kernel minding.
-const NO_DATA: [SegType; 8] = [
+const NO_DATA: [SegType; 10] = [
     SegType::MANIFEST,
     SegType::WITNESS,
     SegType::CRYPTO,
@@ -24,6 +24,8 @@ const NO_DATA: [SegType; 8] = [
     SegType::EBPF,
     SegType::WASM,
     SegType::DASHBOARD,
+    SegType::HOT,
+    SegType::SKETCH,
 ];
 
 /// What of a file is bound.
@@ -86,6 +88,10 @@ impl View {
                     });
                 };
                 let payload = segment.payload_of(self.bytes());
+                // The name of a program, which comes with the very commit that embeds it.
+                if segment.header.kind() == SegType::META_IDX && payload.starts_with(label::MAGIC) {
+                    continue;
+                }
                 hash.update([segment.header.seg_type]);
                 hash.update((payload.len() as u64).to_le_bytes());
                 hash.update(payload);

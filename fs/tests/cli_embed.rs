@@ -87,6 +87,20 @@ fn a_kernel_can_be_bound_to_its_file_and_a_policy() {
     assert_eq!(binding(&["--bind", "identity"]), Some(to_file.clone()), "a commit does not change it");
     let to_contents = binding(&["--bind", "contents"]).unwrap();
     assert!(![[0; 32], to_file.manifest_root_hash].contains(&to_contents.manifest_root_hash));
+    // It holds in the file that is there now, with the kernel and its name in it, and through what changes no contents.
+    let now = |bound| {
+        let store = rvf_cow::Store::open(&dir.path("a.rvf"), &rvf_cow::OpenOptions::default()).unwrap();
+        store.view().binding_hash(bound).unwrap()
+    };
+    assert_eq!(now(rvf_cow::Bound::Identity), to_file.manifest_root_hash);
+    assert_eq!(now(rvf_cow::Bound::Contents), to_contents.manifest_root_hash);
+    dir.ok(&["embed-wasm", "a.rvf", "--name", "another"]);
+    {
+        let store = rvf_cow::Store::open(&dir.path("a.rvf"), &rvf_cow::OpenOptions::default()).unwrap();
+        store.count_accesses(&[1, 1]);
+        store.save_accesses(8).unwrap().unwrap();
+    }
+    assert_eq!(now(rvf_cow::Bound::Contents), to_contents.manifest_root_hash);
     let to_policy = binding(&["--bind-policy", "policy.json"]).unwrap();
     assert_eq!(to_policy.manifest_root_hash, [0; 32]);
     assert_eq!(to_policy.policy_hash, rvf_crypto::sha3_256(b"{}"));

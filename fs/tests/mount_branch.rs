@@ -176,6 +176,19 @@ fn a_copy_taken_out_of_the_mount_can_be_put_back() {
 }
 
 #[test]
+fn a_copy_is_read_as_soon_as_it_is_a_branch() {
+    need_fuse!();
+    let m = Mounted::new(4);
+    m.sh_ok("mkdir branches/x && cp branches/main/origin branches/x/");
+    assert_eq!(errno(fs::read(m.path("branches/x/origin"))), libc::EPERM);
+    assert!(m.read("error").contains("can be read when the branch exists"), "{}", m.read("error"));
+    // Without the links, for which is waited for a while.
+    m.sh_ok("cd branches && cp main/ids.npy main/vectors.npy main/metadata.jsonl x/ && cmp main/vectors.npy x/vectors.npy");
+    m.sh_ok("cp -r branches/x branches/y && cmp branches/x/metadata.jsonl branches/y/metadata.jsonl");
+    assert!(child(&m, "x").exists() && child(&m, "y").exists());
+}
+
+#[test]
 fn existing_names_are_not_written_over() {
     need_fuse!();
     let m = Mounted::new(3);
@@ -189,6 +202,11 @@ fn existing_names_are_not_written_over() {
     assert_eq!(errno(fs::write(m.path("branches/exp/origin"), "x")), libc::EPERM);
     assert_eq!(m.sh("mv branches/exp/ids.npy branches/main/").status.code(), Some(1));
     assert_eq!(m.sh("mv branches/exp/ids.npy branches/exp/other").status.code(), Some(1));
+    // It unlinks what it means to replace, and is refused then: nothing is missing afterwards.
+    let before = m.list("branches/exp");
+    assert_eq!(m.sh("cp -rT branches/main branches/exp").status.code(), Some(1));
+    assert_eq!(m.list("branches/exp"), before);
+    m.write("branches/exp/query/in", "3,1,0,0\n").expect("a query");
     // A file of another kind under the name the branch would have.
     fs::write(child(&m, "taken"), "not a store").expect("written");
     wait_until("it is listed", || m.list("branches").contains(&"taken".to_owned()));

@@ -474,6 +474,14 @@ impl Branches {
         known.hidden_at = Some(Instant::now());
     }
 
+    /// Something was to be made in a branch, so it is not being removed: `cp` unlinks what it means to replace. All names are back.
+    pub fn show(&self, no: BranchNo) {
+        if let Some(known) = self.inner.lock().known.get_mut(&no) {
+            known.hidden.clear();
+            known.hidden_at = None;
+        }
+    }
+
     /// The names that are hidden in a branch now.
     #[must_use]
     pub fn hidden(&self, no: BranchNo) -> HashSet<String> {

@@ -302,6 +302,7 @@ impl Tree {
                 ))
             }
             Item::Member(no, member, state) => self.open_member(dir, no, member, state),
+            Item::Part(no) if !how.write => self.read_part(dir, no),
             Item::Part(no) => dir.branches.part(no).ok_or(Error::Stale).map(|part| {
                 if how.truncate
                     && let Some(pending) = part.pending()
@@ -313,6 +314,27 @@ impl Tree {
             _ => return None,
         };
         Some(opened)
+    }
+
+    /// What was copied is kept nowhere. Once the branch exists it is read as what it is, though the copying tool may be at work still.
+    fn read_part(&self, dir: &Arc<StoreDir>, no: u64) -> Result<(Arc<StoreDir>, Body, Caching), Error> {
+        let part = dir.branches.part(no).ok_or(Error::Stale)?;
+        let (pending, name) = (part.pending().ok_or(Error::Stale)?, part.name());
+        let branch = dir.branches.number_of(&pending).ok_or(Error::Stale)?;
+        let unfinished = || {
+            refused(
+                dir,
+                Error::denied(format!(
+                    "{name} is part of a copy that is not complete; it can be read when the branch exists"
+                )),
+            )
+        };
+        let (Some(_), Some(member)) = (pending.done(), Member::named(&name)) else {
+            return Err(unfinished());
+        };
+        let state = self.branch_store(dir, &Self::row(dir, branch)?)?.snap().no;
+        let (store, body, _) = self.open_member(dir, branch, member, state)?;
+        Ok((store, body, Caching::Direct))
     }
 
     fn open_member(

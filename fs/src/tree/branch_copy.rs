@@ -30,6 +30,7 @@ impl Tree {
             }
             Item::Branch(no) => {
                 let exp = Self::row(dir, no).map(|row| row.name).unwrap_or_default();
+                dir.branches.show(no);
                 Err(Error::denied(format!(
                     "branches/{exp} exists; a branch has no directories, so copy into a new name: branches/{name}"
                 )))
@@ -62,6 +63,7 @@ impl Tree {
             let pending = match &row.what {
                 What::Pending(pending) => pending.clone(),
                 _ => row.copying.clone().ok_or_else(|| {
+                    dir.branches.show(no);
                     Error::denied(format!(
                         "branches/{} is a branch already: it is changed through its ingest/, vectors/ and metadata/; a copy of another \
                          one goes into a new directory",
