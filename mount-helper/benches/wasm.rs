@@ -19,7 +19,8 @@ use std::process::ExitCode;
 use clock::{median, pin, took};
 use rvf_cow::Metric;
 use rvf_kernel::QUERY_MODULE;
-use rvf_mount_helper::wasm::cache::{Cache, Key};
+use rvf_mount_helper::cache::Cache;
+use rvf_mount_helper::wasm::cache::{Compiled, KIND, key};
 use rvf_mount_helper::wasm::guest::{Guest, Limits, compile, engine};
 use rvf_mount_helper::wasm::query;
 
@@ -195,7 +196,7 @@ fn asked(guest: &mut Guest, metric: Metric, q: &[f32], records: &[u8], held: Opt
 /// What it takes from the module to the first call.
 fn start(rounds: usize, limits: &Limits) -> Outcome<()> {
     let place = std::env::temp_dir().join(format!("rvf-bench-wasm-{}", std::process::id()));
-    let cache = Cache::open(&place)?;
+    let cache = Cache::open(&KIND, &place)?;
     let (mut set_up, mut compiled, mut loaded) = (Vec::new(), Vec::new(), Vec::new());
     let us = |took: clock::Took| took.cpu.as_secs_f64() * 1e6;
     for _ in 0..rounds {
@@ -206,11 +207,11 @@ fn start(rounds: usize, limits: &Limits) -> Outcome<()> {
         let module = made?;
         compiled.push(us(time));
         let digest = [7; 32];
-        let key = Key::of(&engine, &digest);
-        cache.put(&key, &module.serialize()?)?;
+        let own = key(&engine, &digest);
+        cache.put(&own, &module.serialize()?)?;
         let (time, done) = took(|| -> Outcome<()> {
-            let key = Key::of(&engine, &digest);
-            let module = cache.get(&key).ok_or("not kept")?.load(&engine)?;
+            let own = key(&engine, &digest);
+            let module = Compiled::kept(&cache, &own).ok_or("not kept")?.load(&engine)?;
             let mut guest = Guest::new(&engine, &module, limits)?;
             black_box(query::Microkernel::new(&mut guest)?);
             Ok(())

@@ -4,10 +4,13 @@
 //! - [`verify`](mod@verify): the seven steps between a program in a file and its execution. Whatever runs a program takes a
 //!   [`Verified`], and takes the program's bytes from it alone.
 //! - [`policy`]: what a user or a machine allows to run at all.
+//! - `cache`: what is kept for later runs of the same user.
 //! - [`confine`] and [`child`]: taking rights away from what runs a program.
 //!
 //! The daemon uses none of this, and nothing here is used by the daemon.
 
+#[cfg(any(feature = "wasm", feature = "vm"))]
+pub mod cache;
 pub mod child;
 pub mod command;
 pub mod confine;

@@ -55,8 +55,8 @@ pub struct Question {
     pub bytes: u64,
     /// SHA3-256 of its payload.
     pub payload: [u8; 32],
-    /// SHA3-256 of the image, object or module in it.
-    pub program: [u8; 32],
+    /// SHA3-256 of the image, object or module in it, where a policy [names digests](Policies::name_digests).
+    pub program: Option<[u8; 32]>,
     /// Whether a trusted key signed it.
     pub signed: bool,
 }
@@ -118,8 +118,9 @@ impl Policy {
             let most = self.max_bytes.unwrap_or_default();
             return Err(format!("the program has {} bytes, 'max_bytes' is {most}", asked.bytes));
         }
-        let listed =
-            |digests: &Vec<[u8; 32]>| digests.contains(&asked.payload) || digests.contains(&asked.program);
+        let listed = |digests: &Vec<[u8; 32]>| {
+            digests.contains(&asked.payload) || asked.program.is_some_and(|own| digests.contains(&own))
+        };
         if self.digests.as_ref().is_some_and(|digests| !listed(digests)) {
             return Err("neither the program nor its payload is among its 'digests'".into());
         }
@@ -170,6 +171,11 @@ impl Policies {
         policies
     }
 
+    /// Whether one of them says which digests may run, so that it has to be asked about the program's own.
+    pub fn name_digests(&self) -> bool {
+        self.found.iter().any(|policy| policy.digests.is_some())
+    }
+
     /// Whether all of them allow this.
     ///
     /// # Errors
@@ -190,7 +196,7 @@ mod tests {
     use super::*;
 
     fn asked() -> Question {
-        Question { kind: ExecKind::Wasm, bytes: 100, payload: [1; 32], program: [2; 32], signed: true }
+        Question { kind: ExecKind::Wasm, bytes: 100, payload: [1; 32], program: Some([2; 32]), signed: true }
     }
 
     fn judge(text: &str, asked: &Question) -> Result<(), String> {

@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// Boot it this once although no trusted key signed it
     #[arg(long)]
     allow_unsigned: bool,
+    /// Boot anew, and keep nothing of it for the next time
+    #[arg(long)]
+    no_cache: bool,
     /// Say what is done, and show the machine's console
     #[arg(short, long)]
     verbose: bool,
@@ -69,6 +72,9 @@ impl Args {
         }
         if self.no_kvm {
             words.extend(["--accel", "tcg"].map(OsString::from));
+        }
+        if self.no_cache {
+            words.push("--no-cache".into());
         }
         if let Some(modules) = &self.modules {
             words.extend(["--modules".into(), modules.clone().into_os_string()]);

@@ -11,6 +11,7 @@ mod initramfs;
 mod modules;
 mod plan;
 mod release;
+mod wake;
 
 pub use cmdline::{CmdlineError, command_line};
 pub use cpio::Archive;
@@ -18,6 +19,7 @@ pub use initramfs::{InitramfsError, initramfs, initramfs_key};
 pub use modules::{ModuleError, ModuleFile, NEEDED, needed_modules};
 pub use plan::{Accelerator, Descriptors, Firmware, Plan, PlanError};
 pub use release::kernel_release;
+pub use wake::{AWAKE_MARKER, SEED, Wake};
 
 use std::net::Ipv4Addr;
 

@@ -22,6 +22,7 @@ rvf serve does. 'listening on 127.0.0.1:PORT' on stdout says that it answers; SI
                       [default: /lib/modules/RELEASE where it is there, else none]
   --devices WHERE     acpi or cmdline: how the kernel is told of its devices [default: acpi with modules, else cmdline]
   --guest FILE        the guest program [default: rvf-guest beside this program, or in ../lib/rvf]
+  --no-cache          boot anew, and keep nothing of it for the next time
 ";
 
 /// Who is to execute the guest.
@@ -46,6 +47,7 @@ pub(super) struct Arguments {
     pub(super) modules: Option<PathBuf>,
     pub(super) firmware: Option<Firmware>,
     pub(super) guest: Option<PathBuf>,
+    pub(super) cached: bool,
 }
 
 impl Arguments {
@@ -59,6 +61,7 @@ impl Arguments {
             modules: None,
             firmware: None,
             guest: None,
+            cached: true,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -70,6 +73,10 @@ impl Arguments {
                     "a kernel takes no argument {}; see rvf-exec --help-of kernel",
                     word.display()
                 ));
+            }
+            if name == "--no-cache" && inline.is_none() {
+                this.cached = false;
+                continue;
             }
             let value = inline.or_else(|| words.next().cloned());
             let value = value.ok_or_else(|| format!("{name} needs a value"))?;
@@ -128,10 +135,12 @@ mod tests {
             "tcg",
             "--modules",
             "/m",
+            "--no-cache",
             "--boot-timeout",
             "5",
         ]);
         let got = got.expect("good");
+        assert!(!got.cached && parse(&[]).expect("good").cached);
         assert_eq!((got.port, got.memory_mb, got.accel), (0, Some(128), Accel::Tcg));
         assert_eq!((got.modules, got.boot_time), (Some("/m".into()), Duration::from_secs(5)));
         assert_eq!(parse(&[]).expect("good").port, 8080);
@@ -149,6 +158,7 @@ mod tests {
             (&["--devices", "usb"], "acpi or cmdline"),
             (&["--qemu-args", "x"], "no option --qemu-args"),
             (&["--boot-timeout", "0"], "1 to 3600"),
+            (&["--no-cache=x"], "no option --no-cache"),
         ] {
             let error = parse(words).expect_err(said);
             assert!(error.contains(said), "{error}");

@@ -1,8 +1,8 @@
-//! What a guest writes on its console: looked through for the two lines that mean something, and its end kept.
+//! What a guest writes on its console: looked through for the lines that mean something, and its end kept.
 
 use std::collections::VecDeque;
 
-use rvf_kernel::vm::{FAILED_MARKER, READY_MARKER};
+use rvf_kernel::vm::{AWAKE_MARKER, FAILED_MARKER, READY_MARKER};
 
 /// Bytes of the end that are kept.
 const KEPT: usize = 16 << 10;
@@ -14,6 +14,8 @@ const MAX_LINE: usize = 4 << 10;
 pub(super) enum Word {
     /// The guest answers.
     Ready,
+    /// It goes on after it stood still, and heard what was said with this token.
+    Awake(u64),
     /// It cannot, and why.
     Failed(String),
 }
@@ -88,6 +90,9 @@ fn word(line: &[u8]) -> Option<Word> {
     if let Some(port) = text.strip_prefix(READY_MARKER) {
         return port.parse::<u16>().is_ok().then_some(Word::Ready);
     }
+    if let Some(token) = text.strip_prefix(AWAKE_MARKER) {
+        return u64::from_str_radix(token, 16).ok().map(Word::Awake);
+    }
     let reason = text.strip_prefix(FAILED_MARKER)?;
     Some(Word::Failed(reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()))
 }
@@ -98,13 +103,15 @@ mod tests {
 
     #[test]
     fn words_are_found_however_they_are_cut() {
-        let text = format!("[    0.1] boot\r\n\n{READY_MARKER}8080\r\nx\n{FAILED_MARKER}no drive\x1b[2J\n");
+        let text = format!(
+            "[    0.1] boot\r\n\n{READY_MARKER}8080\r\nx\n{AWAKE_MARKER}00ff\n{FAILED_MARKER}no drive\x1b[2J\n"
+        );
         for size in [1, 2, 7, 1000] {
             let mut console = Console::default();
             assert!(console.is_silent());
             let words: Vec<Word> =
                 text.as_bytes().chunks(size).flat_map(|piece| console.take(piece)).collect();
-            assert_eq!(words, [Word::Ready, Word::Failed("no drive [2J".into())]);
+            assert_eq!(words, [Word::Ready, Word::Awake(255), Word::Failed("no drive [2J".into())]);
             assert!(!console.is_silent());
         }
     }
@@ -112,9 +119,11 @@ mod tests {
     #[test]
     fn what_only_looks_alike_means_nothing() {
         let mut console = Console::default();
-        for line in
-            [format!("x {READY_MARKER}8080\n"), format!("{READY_MARKER}soon\n"), READY_MARKER.to_owned()]
-        {
+        for line in [
+            format!("x {READY_MARKER}8080\n"),
+            format!("{READY_MARKER}soon\n"),
+            format!("{AWAKE_MARKER}yes\n"),
+        ] {
             assert_eq!(console.take(line.as_bytes()), []);
         }
     }

@@ -21,15 +21,28 @@ const PROBE_TIME: Duration = Duration::from_secs(2);
 /// Where the guest's page lies.
 const AT: u64 = 0x1000;
 
-/// Runs a loop of some instructions in a guest. Gives what was found, or why KVM is not to be used.
-pub(super) fn probe() -> Result<String, String> {
-    let (say, hear) = mpsc::channel();
-    // On a thread of its own: a guest that never comes back keeps only that.
-    let started = thread::Builder::new().name("kvm-probe".into()).spawn(move || {
-        let _nobody = say.send(run());
-    });
-    started.map_err(|e| format!("cannot probe: {e}"))?;
-    hear.recv_timeout(PROBE_TIME).unwrap_or_else(|_| Err("the probe never came back".into()))
+/// A probe under way: a loop of some instructions in a guest.
+#[derive(Debug)]
+pub(super) struct Probe(mpsc::Receiver<Result<String, String>>);
+
+impl Probe {
+    pub(super) fn start() -> Self {
+        let (say, hear) = mpsc::channel();
+        let unstarted = say.clone();
+        // On a thread of its own: a guest that never comes back keeps only that.
+        let started = thread::Builder::new().name("kvm-probe".into()).spawn(move || {
+            let _nobody = say.send(run());
+        });
+        if let Err(e) = started {
+            let _heard = unstarted.send(Err(format!("cannot probe: {e}")));
+        }
+        Self(hear)
+    }
+
+    /// What was found, or why KVM is not to be used.
+    pub(super) fn found(self) -> Result<String, String> {
+        self.0.recv_timeout(PROBE_TIME).unwrap_or_else(|_| Err("the probe never came back".into()))
+    }
 }
 
 fn run() -> Result<String, String> {
@@ -76,7 +89,7 @@ mod tests {
     #[test]
     fn the_probe_says_something_in_time() {
         let started = Instant::now();
-        let (Ok(text) | Err(text)) = probe();
+        let (Ok(text) | Err(text)) = Probe::start().found();
         assert!(!text.is_empty());
         assert!(started.elapsed() < PROBE_TIME + Duration::from_secs(20));
     }

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,14 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn start(plan: &Plan, parts: &Parts, verbose: bool) -> Result<Self, Failure> {
+    /// Starts QEMU. It boots at once, or waits for the state of a machine, when it is to be `restored`.
+    pub(super) fn start(
+        emulator: &Path,
+        plan: &Plan,
+        parts: &Parts,
+        restored: bool,
+        verbose: bool,
+    ) -> Result<Self, Failure> {
         let failed = |e: io::Error| Failure::failed(format!("cannot start the machine: {e}"));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let fds = Descriptors {
@@ -59,16 +67,18 @@ impl Machine {
             control: theirs.as_raw_fd(),
         };
         let refused = |e: PlanError| Failure { status: REFUSED_STATUS, message: e.to_string() };
-        let arguments = plan.arguments(&fds).map_err(refused)?;
-        let program = plan.program();
+        let mut arguments = plan.arguments(&fds).map_err(refused)?;
+        if restored {
+            arguments.extend(["-incoming", "defer"].map(str::to_owned));
+        }
         // From here on signals wait to be looked at; the child begins with none blocked.
         let signals = sys::ending_signals().map_err(failed)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(emulator);
         command.args(&arguments).env_clear();
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
         let setup = ChildSetup {
             keep: vec![fds.kernel, fds.initramfs, fds.drive, fds.control],
             kvm: plan.accelerator == Accelerator::Kvm,
@@ -76,12 +86,9 @@ impl Machine {
             data: (u64::from(plan.memory_mb) + 512) << 20,
         };
         sys::prepare(&mut command, setup);
-        let child = command.spawn().map_err(|e| match e.kind() {
-            ErrorKind::NotFound => {
-                Failure::missing(format!("{program} is not installed (Debian: qemu-system-x86)"))
-            }
-            _ => Failure::failed(format!("cannot start {program}: {e}")),
-        })?;
+        let child = command
+            .spawn()
+            .map_err(|e| Failure::failed(format!("cannot start {}: {e}", emulator.display())))?;
         drop(theirs);
         let pid = Pid::from_child(&child);
         // Whatever fails now ends the child.
@@ -214,6 +221,27 @@ impl Machine {
     pub(super) fn monitor(&mut self, line: &str) -> io::Result<String> {
         let result = self.qmp.execute("human-monitor-command", &json!({ "command-line": line }))?;
         Ok(result.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Has QEMU do something.
+    pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> io::Result<Value> {
+        self.qmp.execute(command, arguments)
+    }
+
+    /// The same, with a descriptor.
+    pub(super) fn execute_with(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<Value> {
+        self.qmp.execute_with(command, arguments, fd)
+    }
+
+    /// Types a line on the console.
+    pub(super) fn tell(&mut self, line: &str) -> io::Result<()> {
+        let pipe = self.child.stdin.as_mut().ok_or(ErrorKind::BrokenPipe)?;
+        pipe.write_all(format!("{line}\n").as_bytes())
     }
 
     /// Ends the machine: it is asked to, and killed when it does not within the time.

@@ -2,7 +2,8 @@
 //! one forwarded port of this machine.
 //!
 //! 1. The parts are made ready: sealed image, initramfs (our guest program and the kernel's own modules), the store's descriptor.
-//! 2. QEMU is started with nothing but these descriptors, and dies with this process whatever ends it.
+//! 2. QEMU is started with nothing but these descriptors, and dies with this process whatever ends it. In the emulator it goes on
+//!    from the state that an earlier boot of the very same parts left, if there is one, and leaves one if there is none.
 //! 3. The guest says on its console that it answers, or why not. Only then is the port forwarded, and `listening on` printed.
 //! 4. A signal, or the guest's own end, ends the machine.
 //!
@@ -10,31 +11,37 @@
 
 mod arguments;
 mod console;
+mod inputs;
 mod kvm;
+mod launch;
 mod machine;
 mod parts;
 mod qmp;
+mod snapshot;
 mod sys;
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rvf_kernel::vm::{Accelerator, GUEST_ADDRESS, GUEST_PORT, GuestArguments, Plan};
 
+use crate::cache::Cache;
 use crate::facts::{FactsOf, KernelFacts};
 use crate::run::{Failure, Run};
+use crate::verify::Verified;
 use arguments::{Accel, Arguments};
 use console::Word;
+use launch::{Launch, Launched};
 use machine::{Event, Machine};
 use parts::Parts;
+use snapshot::Place;
 
 pub use arguments::HELP;
 
 /// MiB of memory of a machine when nobody says how much.
 const MEMORY_MB: u32 = 256;
-/// Without a byte on the console, a machine under KVM is taken for one that KVM cannot run.
-const KVM_SILENCE: Duration = Duration::from_secs(2);
 /// How long a machine that was told to end may take.
 const LAST_TIME: Duration = Duration::from_secs(3);
 
@@ -43,6 +50,7 @@ const LAST_TIME: Duration = Duration::from_secs(3);
 /// # Errors
 /// [`Failure`].
 pub fn run(run: &Run) -> Result<u8, Failure> {
+    let started = Instant::now();
     let arguments = Arguments::parse(&run.arguments).map_err(Failure::usage)?;
     let FactsOf::Kernel(kernel) = &run.verified.facts.of else {
         return Err(Failure::failed("this is no kernel"));
@@ -55,42 +63,89 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
     let wanted = (arguments.port != 0).then_some(arguments.port);
     // Found out now rather than when the machine is up.
     drop(port(wanted)?);
-    let parts = Parts::collect(&run.verified, &arguments)?;
     let say = |text: &str| {
+        let _gone = writeln!(io::stderr(), "rvf-exec: {text}");
+    };
+    let say_more = |text: &str| {
         if run.verbose {
-            let _gone = writeln!(io::stderr(), "rvf-exec: {text}");
+            say(text);
         }
     };
-    say(&parts.said());
-    let mut choice = match arguments.accel {
-        Accel::Tcg => (Accelerator::Tcg, None),
-        Accel::Kvm => (Accelerator::Kvm, None),
-        Accel::Auto => match kvm::probe() {
+    // It is found out while the parts are made.
+    let probe = (arguments.accel == Accel::Auto).then(kvm::Probe::start);
+    let parts = Parts::collect(&run.verified, &arguments)?;
+    say_more(&parts.said());
+    let mut choice = match (arguments.accel, probe) {
+        (Accel::Kvm, _) => (Accelerator::Kvm, None),
+        (Accel::Auto, Some(probe)) => match probe.found() {
             Ok(found) => {
-                say(&format!("KVM works: {found}"));
+                say_more(&format!("KVM works: {found}"));
                 (Accelerator::Kvm, None)
             }
             Err(reason) => (Accelerator::Tcg, Some(reason)),
         },
+        (Accel::Auto | Accel::Tcg, _) => (Accelerator::Tcg, None),
     };
+    let mut cached = arguments.cached;
     loop {
         let (accelerator, reason) = &choice;
         if let Some(reason) = reason {
-            let _gone = writeln!(
-                io::stderr(),
-                "rvf-exec: no KVM ({reason}); the machine is emulated, some ten times as slowly"
-            );
+            say(&format!("no KVM ({reason}); the machine is emulated, some ten times as slowly"));
         }
         let plan = plan(kernel, &parts, &arguments, *accelerator);
-        match serve(&plan, &parts, &arguments, run.verbose)? {
-            Outcome::Ended => return Ok(0),
-            Outcome::NotByKvm(reason) if arguments.accel == Accel::Auto => {
-                choice = (Accelerator::Tcg, Some(reason));
+        let emulator = inputs::emulator(plan.program()).ok_or_else(|| {
+            Failure::missing(format!("{} is not installed (Debian: qemu-system-x86)", plan.program()))
+        })?;
+        let launch = Launch {
+            emulator: &emulator,
+            plan: &plan,
+            parts: &parts,
+            arguments: &arguments,
+            verbose: run.verbose,
+        };
+        // Under KVM a boot takes little, and what a state depends on is more.
+        let place = match cached && *accelerator == Accelerator::Tcg {
+            true => place(&plan, &parts, &run.verified, &emulator).unwrap_or_else(|reason| {
+                say(&format!("the machine's state is not kept: {reason}"));
+                None
+            }),
+            false => None,
+        };
+        let mut machine = match restored(&launch, place.as_ref(), &say)? {
+            Some(Launched::Answers(machine)) => {
+                say_more("it goes on from the state that an earlier boot left");
+                machine
             }
-            Outcome::NotByKvm(reason) => {
-                return Err(Failure::failed(format!("KVM cannot run the machine: {reason}")));
-            }
-        }
+            Some(Launched::Ended) => return Ok(0),
+            Some(Launched::Not(_)) | None => match launch.boot(place.as_ref(), &run.verified.view)? {
+                Launched::Answers(machine) => machine,
+                Launched::Ended => return Ok(0),
+                Launched::Not(reason) => match *accelerator {
+                    Accelerator::Kvm if arguments.accel == Accel::Auto => {
+                        choice = (Accelerator::Tcg, Some(reason));
+                        continue;
+                    }
+                    Accelerator::Kvm => {
+                        return Err(Failure::failed(format!("KVM cannot run the machine: {reason}")));
+                    }
+                    Accelerator::Tcg => {
+                        say(&format!(
+                            "the machine did not go on after its state was kept ({reason}); booting again"
+                        ));
+                        cached = false;
+                        choice = (Accelerator::Tcg, None);
+                        continue;
+                    }
+                },
+            },
+        };
+        let port = forward(&mut machine, &arguments)?;
+        let mut out = io::stdout();
+        writeln!(out, "listening on {}:{port}", Ipv4Addr::LOCALHOST)
+            .and_then(|()| out.flush())
+            .map_err(|e| Failure::failed(format!("cannot write the output: {e}")))?;
+        say_more(&format!("the guest answered {} ms after the checks", started.elapsed().as_millis()));
+        return attend(&mut machine);
     }
 }
 
@@ -106,70 +161,50 @@ fn plan(kernel: &KernelFacts, parts: &Parts, arguments: &Arguments, accelerator:
     }
 }
 
-enum Outcome {
-    Ended,
-    NotByKvm(String),
+/// The place for the machine's state; `None` where there is none for it, and nothing is wrong.
+fn place(plan: &Plan, parts: &Parts, verified: &Verified, emulator: &Path) -> Result<Option<Place>, String> {
+    let Some(directory) = Cache::place(&snapshot::KIND) else { return Ok(None) };
+    let at = |e: io::Error| format!("{}: {e}", directory.display());
+    let cache = Cache::open(&snapshot::KIND, &directory).map_err(at)?;
+    let inputs = inputs::of(plan, parts, verified, emulator).map_err(|e| e.to_string())?;
+    Ok(inputs.map(|inputs| Place { cache, inputs }))
 }
 
-/// Starts one machine and stays until it ends.
-fn serve(plan: &Plan, parts: &Parts, arguments: &Arguments, verbose: bool) -> Result<Outcome, Failure> {
-    let started = Instant::now();
-    let deadline = started + arguments.boot_time;
-    let by_kvm = plan.accelerator == Accelerator::Kvm;
-    let mut machine = Machine::start(plan, parts, verbose)?;
-    let silence = started + KVM_SILENCE;
-    loop {
-        let until = if by_kvm && machine.is_silent() { silence.min(deadline) } else { deadline };
-        match machine.wait(until).map_err(|e| Failure::failed(format!("cannot watch the machine: {e}")))? {
-            Event::Word(Word::Ready) => break,
-            Event::Word(Word::Failed(reason)) => {
-                return Err(Failure::failed(format!("the guest cannot serve: {reason}")));
+/// The machine as an earlier boot left it; `None` where there is no such state, and what is wrong with one is said.
+fn restored(
+    launch: &Launch<'_>,
+    place: Option<&Place>,
+    say: &dyn Fn(&str),
+) -> Result<Option<Launched>, Failure> {
+    let Some(place) = place else { return Ok(None) };
+    let unused =
+        |reason: &str| say(&format!("the state of an earlier boot is not used: {reason}; booting anew"));
+    match place.find() {
+        Ok(None) => Ok(None),
+        Ok(Some(kept)) => {
+            let launched = launch.restore(kept)?;
+            if let Launched::Not(reason) = &launched {
+                unused(reason);
             }
-            Event::Signal => return Ok(Outcome::Ended),
-            Event::Exited(how) if by_kvm => return Ok(Outcome::NotByKvm(machine.last_words(&how))),
-            Event::Exited(how) => {
-                let text = machine.last_words(&how);
-                return Err(Failure::failed(format!("the machine ended before the guest answered: {text}")));
-            }
-            Event::Deadline if by_kvm && machine.is_silent() => {
-                return Ok(Outcome::NotByKvm(format!(
-                    "nothing on the console in {} s",
-                    KVM_SILENCE.as_secs()
-                )));
-            }
-            Event::Deadline if Instant::now() < deadline => {}
-            Event::Deadline => {
-                let text = machine.last_words("it still runs");
-                let seconds = arguments.boot_time.as_secs();
-                return Err(Failure::limit(format!(
-                    "the guest did not answer within {seconds} s (--boot-timeout): {text}"
-                )));
-            }
+            Ok(Some(launched))
+        }
+        Err(e) => {
+            unused(&e.to_string());
+            Ok(None)
         }
     }
-    let port = forward(&mut machine, arguments)?;
-    let mut out = io::stdout();
-    writeln!(out, "listening on {}:{port}", Ipv4Addr::LOCALHOST)
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::failed(format!("cannot write the output: {e}")))?;
-    if verbose {
-        let _gone = writeln!(
-            io::stderr(),
-            "rvf-exec: the guest answered {} ms after its start",
-            started.elapsed().as_millis()
-        );
-    }
+}
+
+/// Stays until the machine ends.
+fn attend(machine: &mut Machine) -> Result<u8, Failure> {
     loop {
         let far = Instant::now() + Duration::from_secs(3600);
         match machine.wait(far).map_err(|e| Failure::failed(format!("cannot watch the machine: {e}")))? {
             Event::Signal => {
                 machine.end(LAST_TIME);
-                return Ok(Outcome::Ended);
+                return Ok(0);
             }
-            Event::Exited(how) if machine.ended_well() => {
-                drop(how);
-                return Ok(Outcome::Ended);
-            }
+            Event::Exited(_) if machine.ended_well() => return Ok(0),
             Event::Exited(how) => {
                 let text = machine.last_words(&how);
                 return Err(Failure::failed(format!("the machine ended: {text}")));
@@ -177,11 +212,10 @@ fn serve(plan: &Plan, parts: &Parts, arguments: &Arguments, verbose: bool) -> Re
             Event::Word(Word::Failed(reason)) => {
                 return Err(Failure::failed(format!("the guest stopped serving: {reason}")));
             }
-            Event::Word(Word::Ready) | Event::Deadline => {}
+            Event::Word(Word::Ready | Word::Awake(_)) | Event::Deadline => {}
         }
     }
 }
-
 /// A port of this machine that is free now.
 fn port(wanted: Option<u16>) -> Result<TcpListener, Failure> {
     let wanted = wanted.unwrap_or(0);

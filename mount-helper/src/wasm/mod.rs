@@ -20,10 +20,11 @@ use rvf_cow::query::{DEFAULT_K, answer, render, request};
 use rvf_crypto::sha3_256;
 use wasmtime::{Engine, Module};
 
+use crate::cache::Cache;
 use crate::child::{self, End};
 use crate::confine::{self, Calls, Confinement};
 use crate::run::{Failure, LIMIT_STATUS, Run};
-use cache::{Cache, Compiled, Key, MAX_COMPILED};
+use cache::{Compiled, KIND};
 use guest::{Guest, GuestError, Limits};
 
 /// The arguments of WASM programs.
@@ -151,10 +152,11 @@ pub fn run(run: Run) -> Result<u8, Failure> {
     };
     let missing = |what: &'static str| move |e: io::Error| Failure::missing(format!("{what}: {e}"));
     let engine = guest::engine(&arguments.limits).map_err(failure)?;
-    let key = Key::of(&engine, &sha3_256(verified.program()));
+    let key = cache::key(&engine, &sha3_256(verified.program()));
     // A cache that cannot be used costs time and nothing else.
-    let cache = Cache::place().filter(|_| arguments.cached).and_then(|place| Cache::open(&place).ok());
-    let known = cache.as_ref().and_then(|cache| cache.get(&key));
+    let place = Cache::place(&KIND).filter(|_| arguments.cached);
+    let cache = place.and_then(|place| Cache::open(&KIND, &place).ok());
+    let known = cache.as_ref().and_then(|cache| Compiled::kept(cache, &key));
     let fresh = memory_file().map_err(missing("no memory file"))?;
     let owner = verified.file.metadata().map_err(missing("the store"))?;
     let confinement = Confinement {
@@ -211,7 +213,7 @@ fn memory_file() -> io::Result<File> {
 
 fn handed_back(file: &File) -> Option<Vec<u8>> {
     let len = file.metadata().ok()?.len();
-    if len == 0 || len > MAX_COMPILED {
+    if len == 0 || len > KIND.most {
         return None;
     }
     let mut code = vec![0; usize::try_from(len).ok()?];

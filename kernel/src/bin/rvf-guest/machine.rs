@@ -3,11 +3,11 @@
 use super::sys;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
-use rvf_kernel::vm::{DRIVE, GuestArguments, INTERFACE, MODULES};
+use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GuestArguments, INTERFACE, MODULES, Wake};
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ pub(super) fn prepare() -> Result<GuestArguments, Failed> {
     load_modules()?;
     wait_for("the drive (virtio_blk)", || Path::new(DRIVE).exists())?;
     wait_for("the network (virtio_net)", || Path::new("/sys/class/net").join(INTERFACE).exists())?;
+    sys::echo_off();
     sys::network_up().map_err(|e| Failed(format!("cannot set up the network: {e}")))?;
     Ok(arguments)
 }
@@ -79,14 +80,18 @@ fn wait_for(what: &str, is_there: impl Fn() -> bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Returns when `poweroff` is typed on the console. A console that nobody types on ends at once, and means nothing.
-pub(super) fn wait_for_word() {
-    let Ok(console) = File::open("/dev/console") else { return loop_for_ever() };
-    for line in BufReader::new(console).lines() {
-        match line {
-            Ok(line) if line.trim() == "poweroff" => return,
-            Ok(_) => {}
-            Err(_) => break,
+/// Does what the launcher types on the console. Returns when that is `poweroff`. A console that nobody types on ends at once,
+/// and means nothing.
+pub(super) fn listen_to_console() {
+    for line in io::stdin().lines() {
+        let Ok(line) = line else { break };
+        if line.trim() == "poweroff" {
+            return;
+        }
+        let Some(wake) = Wake::parse(&line) else { continue };
+        match sys::reseed(&wake.seed).and_then(|()| sys::set_clock(wake.seconds, wake.nanos)) {
+            Ok(()) => super::say(&wake.answer()),
+            Err(e) => super::say(&format!("{FAILED_MARKER}cannot take up time and random numbers: {e}")),
         }
     }
     loop_for_ever();

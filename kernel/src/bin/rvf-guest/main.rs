@@ -47,7 +47,7 @@ fn serve(store: std::sync::Arc<Store>, arguments: &GuestArguments) -> std::io::R
     let options =
         Options { max_connections: 16, max_body: 4 << 20, body_budget: 8 << 20, ..Options::default() };
     let server = Server::bind(("0.0.0.0", arguments.port), store, options)?;
-    for wait in [sys::wait_for_end as fn(), machine::wait_for_word] {
+    for wait in [sys::wait_for_end as fn(), machine::listen_to_console] {
         let stopper = server.stopper()?;
         thread::Builder::new().spawn(move || {
             wait();

@@ -1,9 +1,12 @@
 //! The few system calls that no library has, each behind a safe function.
-#![expect(unsafe_code, reason = "signals, and the ioctls that set up a network interface")]
+#![expect(
+    unsafe_code,
+    reason = "signals, terminal modes, the clock, and ioctls of the network and of random numbers"
+)]
 
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::system::{RebootCommand, reboot};
-use rvf_kernel::vm::{GUEST_ADDRESS, INTERFACE, NETMASK};
+use rvf_kernel::vm::{GUEST_ADDRESS, INTERFACE, NETMASK, SEED};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -38,6 +41,61 @@ pub(super) fn wait_for_end() {
     let mut signal = 0;
     // SAFETY: `set` is initialised and `signal` is writable.
     while unsafe { libc::sigwait(&raw const set, &raw mut signal) } != 0 {}
+}
+
+/// Keeps the console from writing back what the launcher types.
+pub(super) fn echo_off() {
+    let mut modes = std::mem::MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: `modes` is writable.
+    if unsafe { libc::tcgetattr(libc::STDIN_FILENO, modes.as_mut_ptr()) } != 0 {
+        // No terminal, so nothing is written back.
+        return;
+    }
+    // SAFETY: filled by tcgetattr; and all of its bytes were zero before.
+    let mut modes = unsafe { modes.assume_init() };
+    modes.c_lflag &= !(libc::ECHO | libc::ECHONL);
+    // SAFETY: `modes` is an initialised termios.
+    unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const modes) };
+}
+
+/// Sets the clock.
+pub(super) fn set_clock(seconds: u64, nanos: u32) -> io::Result<()> {
+    let seconds = seconds.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    // SAFETY: `time` is a timespec.
+    match unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// linux/random.h, `struct rand_pool_info`, for a seed.
+#[repr(C)]
+struct Pool {
+    bits: libc::c_int,
+    bytes: libc::c_int,
+    seed: [u8; SEED],
+}
+
+/// `_IOW('R', 0x03, int[2])`
+const RNDADDENTROPY: u32 = 0x4008_5203;
+/// `_IO('R', 0x07)`
+const RNDRESEEDCRNG: u32 = 0x5207;
+
+/// Has the kernel make its random numbers from this seed too, and from now on.
+pub(super) fn reseed(seed: &[u8; SEED]) -> io::Result<()> {
+    let device = std::fs::File::options().write(true).open("/dev/urandom")?;
+    let len = SEED as libc::c_int;
+    let pool = Pool { bits: 8 * len, bytes: len, seed: *seed };
+    // SAFETY: the request reads a `struct rand_pool_info`, which `pool` is: two ints, and as many bytes as the second says.
+    if unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY as libc::Ioctl, &raw const pool) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the request takes no argument.
+    match unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG as libc::Ioctl) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Ends the machine. A machine without power management cannot be switched off, only restarted, which its launcher

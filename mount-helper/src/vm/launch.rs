@@ -1,0 +1,161 @@
+//! From nothing to a guest that answers: by a boot, or from the state that an earlier boot left.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use rvf_cow::View;
+use rvf_kernel::vm::{Accelerator, Plan, Wake};
+
+use super::arguments::Arguments;
+use super::console::Word;
+use super::machine::{Event, Machine};
+use super::parts::Parts;
+use super::snapshot::{self, Place};
+use crate::cache::Kept;
+use crate::run::Failure;
+
+/// Without a byte on the console, a machine under KVM is taken for one that KVM cannot run.
+const KVM_SILENCE: Duration = Duration::from_secs(2);
+/// How long a machine that goes on may take to say so. One that was not kept boots in less.
+const WAKE_TIME: Duration = Duration::from_secs(10);
+
+/// A machine that is to be made.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    pub(super) emulator: &'a Path,
+    pub(super) plan: &'a Plan,
+    pub(super) parts: &'a Parts,
+    pub(super) arguments: &'a Arguments,
+    pub(super) verbose: bool,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Launched {
+    /// The guest answers.
+    Answers(Box<Machine>),
+    /// A signal ended it.
+    Ended,
+    /// It is not to be had in this way, and why; another may do.
+    Not(String),
+}
+
+impl Launch<'_> {
+    fn start(&self, restored: bool) -> Result<Machine, Failure> {
+        Machine::start(self.emulator, self.plan, self.parts, restored, self.verbose)
+    }
+
+    /// Goes on from a state that was kept. Whatever is wrong with it is no failure.
+    pub(super) fn restore(&self, kept: Kept) -> Result<Launched, Failure> {
+        // QEMU starts while the state is read and compared with its digest.
+        let mut machine = self.start(true)?;
+        let until = Instant::now() + self.arguments.boot_time.min(WAKE_TIME);
+        let given = kept.checked().and_then(|state| snapshot::give(&mut machine, &state, until));
+        match given {
+            Ok(()) => self.wake(machine, until),
+            Err(e) => Ok(Launched::Not(reason(&mut machine, &e))),
+        }
+    }
+
+    /// Boots the kernel, and keeps its state where there is a place for it.
+    pub(super) fn boot(&self, place: Option<&Place>, view: &View) -> Result<Launched, Failure> {
+        let started = Instant::now();
+        let deadline = started + self.arguments.boot_time;
+        let by_kvm = self.plan.accelerator == Accelerator::Kvm;
+        let mut machine = self.start(false)?;
+        let silence = started + KVM_SILENCE;
+        loop {
+            let until = if by_kvm && machine.is_silent() { silence.min(deadline) } else { deadline };
+            match watch(&mut machine, until)? {
+                Event::Word(Word::Ready) => break,
+                Event::Word(Word::Failed(reason)) => {
+                    return Err(Failure::failed(format!("the guest cannot serve: {reason}")));
+                }
+                Event::Word(Word::Awake(_)) => {}
+                Event::Signal => return Ok(Launched::Ended),
+                Event::Exited(how) if by_kvm => return Ok(Launched::Not(machine.last_words(&how))),
+                Event::Exited(how) => {
+                    let text = machine.last_words(&how);
+                    return Err(Failure::failed(format!(
+                        "the machine ended before the guest answered: {text}"
+                    )));
+                }
+                Event::Deadline if by_kvm && machine.is_silent() => {
+                    let seconds = KVM_SILENCE.as_secs();
+                    return Ok(Launched::Not(format!("nothing on the console in {seconds} s")));
+                }
+                Event::Deadline if Instant::now() < deadline => {}
+                Event::Deadline => {
+                    let text = machine.last_words("it still runs");
+                    let seconds = self.arguments.boot_time.as_secs();
+                    return Err(Failure::limit(format!(
+                        "the guest did not answer within {seconds} s (--boot-timeout): {text}"
+                    )));
+                }
+            }
+        }
+        let Some(place) = place else { return Ok(Launched::Answers(Box::new(machine))) };
+        let said = match place.take(&mut machine, view) {
+            Ok(Ok(len)) => format!("its state is kept for the next time: {len} bytes"),
+            Ok(Err(reason)) => format!("its state is not kept: {reason}"),
+            Err(e) => return Ok(Launched::Not(reason(&mut machine, &e))),
+        };
+        if self.verbose {
+            let _gone = writeln!(io::stderr(), "rvf-exec: {said}");
+        }
+        self.wake(machine, Instant::now() + WAKE_TIME)
+    }
+
+    /// Tells a guest that stood still what the time is, and gives it a seed: its copies have the same random state. That it
+    /// says so is the sign that it answers.
+    fn wake(&self, mut machine: Machine, until: Instant) -> Result<Launched, Failure> {
+        let wake = news().map_err(|e| Failure::failed(format!("no random numbers: {e}")))?;
+        if let Err(e) = machine.tell(&wake.line()) {
+            return Ok(Launched::Not(reason(&mut machine, &e)));
+        }
+        loop {
+            match watch(&mut machine, until)? {
+                Event::Word(Word::Awake(token)) if token == wake.token => {
+                    return Ok(Launched::Answers(Box::new(machine)));
+                }
+                Event::Word(Word::Failed(reason)) => {
+                    return Ok(Launched::Not(format!("the guest cannot go on: {reason}")));
+                }
+                Event::Word(_) => {}
+                Event::Signal => return Ok(Launched::Ended),
+                Event::Exited(how) => return Ok(Launched::Not(machine.last_words(&how))),
+                Event::Deadline => return Ok(Launched::Not("the guest does not answer".into())),
+            }
+        }
+    }
+}
+
+fn watch(machine: &mut Machine, until: Instant) -> Result<Event, Failure> {
+    machine.wait(until).map_err(|e| Failure::failed(format!("cannot watch the machine: {e}")))
+}
+
+/// Why a machine was lost: what QEMU said at its end says more than that its channel is closed.
+fn reason(machine: &mut Machine, error: &io::Error) -> String {
+    if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+        let until = Instant::now() + Duration::from_secs(1);
+        while let Ok(event) = machine.wait(until) {
+            match event {
+                Event::Exited(how) => return machine.last_words(&how),
+                Event::Deadline => break,
+                _ => {}
+            }
+        }
+    }
+    error.to_string()
+}
+
+/// What is new since the machine stood still.
+fn news() -> io::Result<Wake> {
+    let mut token = [0; 8];
+    let mut seed = [0; rvf_kernel::vm::SEED];
+    getrandom::fill(&mut token)?;
+    getrandom::fill(&mut seed)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(Wake { token: u64::from_le_bytes(token), seconds: now.as_secs(), nanos: now.subsec_nanos(), seed })
+}
