@@ -101,7 +101,14 @@ pub(crate) fn find(
     match state_in(&path, cow, pin, visited) {
         Ok(found) => Ok(found),
         // A compaction of the parent leaves its old state here.
-        Err(missing) => state_in(&kept, cow, pin, visited).map_err(|_| missing),
+        Err(missing) => state_in(&kept, cow, pin, visited).map_err(|_| match kept.file_name() {
+            // It is hidden, so `mv *` leaves it behind.
+            Some(name) if path.exists() && !kept.exists() => format!(
+                "{missing}; a compaction keeps that state as {}, a hidden file, which has to come along when files are moved",
+                name.display()
+            ),
+            _ => missing,
+        }),
     }
 }
 

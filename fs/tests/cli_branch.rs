@@ -35,7 +35,31 @@ fn branches_are_made_frozen_and_led_to_their_parent() {
     let lost = dir.rvf(&["query", "a.exp.rvf", "--vector", "0,1"]);
     assert_eq!(lost.status, 1);
     assert!(lost.err.contains("a.rvf: no such file") && lost.err.contains("reparent"), "{}", lost.err);
+    assert!(dir.fails(&["export", "a.exp.rvf"], 1).contains("--recover"));
+    let left = dir.rvf(&["export", "a.exp.rvf", "--recover"]);
+    assert!(left.status == 0 && !left.out.contains("max") && left.err.contains("warning"), "{}", left.err);
+    let status = dir.rvf(&["status", "a.exp.rvf"]);
+    assert!(
+        status.err.contains("only its own rows are counted") && status.err.contains("a.rvf"),
+        "{}",
+        status.err
+    );
     dir.ok(&["reparent", "a.exp.rvf", "away/a.rvf"]);
+    assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
+    assert!(dir.ok(&["status", "a.exp.rvf"]).contains("Inherited:           1\n"));
+
+    // A compaction keeps the state that the branch stands on in a hidden file; who leaves it behind is told its name.
+    std::fs::rename(dir.path("away/a.rvf"), dir.path("a.rvf")).unwrap();
+    dir.ok(&["reparent", "a.exp.rvf", "a.rvf"]);
+    dir.ok(&["compact", "a.rvf"]);
+    assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
+    let names = std::fs::read_dir(dir.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names = names.map(|name| name.into_string().unwrap());
+    let hidden = names.find(|name| name.starts_with(".a.") && name.ends_with(".pinned")).unwrap();
+    std::fs::rename(dir.path(&hidden), dir.path("b")).unwrap();
+    let lost = dir.fails(&["query", "a.exp.rvf", "--vector", "0,1"], 1);
+    assert!(lost.contains(&format!("keeps that state as {hidden}")), "{lost}");
+    std::fs::rename(dir.path("b"), dir.path(&hidden)).unwrap();
     assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
 
     let frozen: Value = serde_json::from_str(&dir.ok(&["freeze", "a.exp.rvf", "--json"])).unwrap();

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::open;
-use super::output::Out;
+use super::output::{Out, note};
 use crate::convert;
 use crate::data::npy::{Dtype, write_header};
 use crate::data::number::write_shortest;
@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// Output as JSON (the report, not the data)
     #[arg(long)]
     json: bool,
-    /// Open the last committed snapshot even if the file ends inside a segment
+    /// Open the last committed snapshot even if the file ends inside a segment, and a branch without its parent
     #[arg(long)]
     recover: bool,
 }
@@ -57,6 +57,12 @@ pub(super) fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
     let to_stdout = args.output.as_deref().is_none_or(|p| p.as_os_str() == "-");
     let store = open::reading(&args.path, args.recover)?;
     let view = store.view();
+    // What is left without an ancestor looks like a whole store, so it has to be asked for.
+    match view.complete() {
+        Err(why) if args.recover => note(&format!("warning: only its own rows are exported: {why}")),
+        Err(why) => return Err(Failure::new(format!("{why}; --recover exports what is left"))),
+        Ok(()) => {}
+    }
     let rows = view.resolved();
     let places: Vec<Place> = match &args.filter {
         None => (0..rows.count()).filter_map(|at| rows.at(at)).collect(),

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::open;
-use super::output::{Out, hex};
+use super::output::{Out, hex, note};
 use rvf_cow::View;
 use rvf_format::{DirEntry, FileIdentity, SegType};
 use serde_json::{Value, json};
@@ -25,8 +25,12 @@ pub(super) struct StatusArgs {
 
 pub(super) fn status(args: &StatusArgs, out: &mut Out) -> Result<(), Failure> {
     let store = open::reading(&args.path, args.recover)?;
-    let status = store.view().status();
+    let view = store.view();
+    let status = view.status();
     let ratio = status.dead_space_ratio;
+    if let Some(Err(missing)) = view.parent_state() {
+        note(&format!("warning: only its own rows are counted: {missing}"));
+    }
     if args.json {
         let mut object = json!({
             "total_vectors": status.vectors,
@@ -40,19 +44,23 @@ pub(super) fn status(args: &StatusArgs, out: &mut Out) -> Result<(), Failure> {
         if let (true, Value::Object(object)) = (args.all, &mut object) {
             object.insert("dimension".into(), json!(status.dimension));
             object.insert("metric".into(), json!(status.metric.name()));
+            object.insert("inherited_vectors".into(), json!(view.inherited_count()));
             object.insert("deleted_vectors".into(), json!(status.deleted));
             object.insert("dead_bytes".into(), json!(status.dead_bytes));
             object.insert("indexed_vectors".into(), json!(status.index.indexed));
             object.insert("index_layer".into(), json!(status.index.layer));
             object.insert("dialect".into(), json!(status.dialect));
-            object.insert("derivation".into(), json!(crate::status::derivation(&store.view())));
-            object.insert("existing_tools".into(), json!(store.view().reference_opens().err()));
+            object.insert("derivation".into(), json!(crate::status::derivation(&view)));
+            object.insert("existing_tools".into(), json!(view.reference_opens().err()));
             object.insert("health".into(), json!(status.health));
         }
         return out.json(&object);
     }
     out.line(format_args!("RVF Store: {}", args.path.display()))?;
     out.pair("Vectors:", status.vectors)?;
+    if view.is_child() {
+        out.pair("Inherited:", view.inherited_count())?;
+    }
     out.pair("Segments:", status.listed_segments)?;
     out.pair("File size:", format_args!("{} bytes", status.file_size))?;
     out.pair("Epoch:", status.epoch)?;
@@ -66,8 +74,8 @@ pub(super) fn status(args: &StatusArgs, out: &mut Out) -> Result<(), Failure> {
         out.pair("Indexed:", format_args!("{} of {}", status.index.indexed, status.index.total))?;
         out.pair("Index layer:", status.index.layer)?;
         out.pair("Dialect:", status.dialect)?;
-        out.pair("Derivation:", crate::status::derivation(&store.view()))?;
-        if let Err(why) = store.view().reference_opens() {
+        out.pair("Derivation:", crate::status::derivation(&view))?;
+        if let Err(why) = view.reference_opens() {
             out.pair("Existing tools:", format_args!("cannot open it: {why}"))?;
         }
         out.pair("Health:", &status.health)?;
