@@ -54,7 +54,7 @@ pub use reach::{Reached, Served, reach, serve};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};
-pub use scratch::{PENDING, Scratch, sweep};
+pub use scratch::{PENDING, Scratch, cannot_link, link_or_move, sweep};
 pub use search::MAX_QUERIES;
 pub use sign::{FoundSignature, Judge, SignOptions, Target};
 pub use source::open_file;

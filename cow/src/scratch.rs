@@ -94,14 +94,7 @@ impl Scratch {
     /// [`Error::Exists`]; [`Error::Policy`] where the filesystem can neither link nor rename so; [`Error::NoSpace`],
     /// [`Error::Io`].
     pub fn publish(&mut self, path: &Path) -> Result<(), Error> {
-        let linked = match std::fs::hard_link(&self.path, path) {
-            Ok(()) => true,
-            Err(error) if cannot_link(&error) => {
-                rename_new(&self.path, path, &error)?;
-                false
-            }
-            Err(error) => return Err(Error::io(path, "create", error)),
-        };
+        let linked = link_or_move(&self.path, path)?;
         self.published = true;
         // It is a store now, and others may want to write to it.
         if let Err(error) = self.file.unlock() {
@@ -124,8 +117,21 @@ impl Drop for Scratch {
     }
 }
 
+/// Gives a file a name that nothing has yet: a second one, and then true, or where there are no hard links the only one.
+///
+/// # Errors
+/// [`Error::Io`] when the name is taken, and otherwise; [`Error::Policy`] where the filesystem can neither link nor rename so.
+pub fn link_or_move(from: &Path, to: &Path) -> Result<bool, Error> {
+    match std::fs::hard_link(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if cannot_link(&error) => rename_new(from, to, &error).map(|()| false),
+        Err(error) => Err(Error::io(to, "create", error)),
+    }
+}
+
 /// Whether a filesystem has no hard links at all, or no more of them here.
-pub(crate) fn cannot_link(error: &io::Error) -> bool {
+#[must_use]
+pub fn cannot_link(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::XDEV))
 }

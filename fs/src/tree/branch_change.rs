@@ -1,5 +1,6 @@
 //! What renaming, removing and changing the mode of a branch do.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::branch_copy::refused;
@@ -168,17 +169,18 @@ impl Tree {
         };
         check_not_copied(dir, found)?;
         let path = dir.branches.family.path_of(new);
-        std::fs::hard_link(&found.path, &path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists { what: format!("{} exists", path.display()) },
-            _ => Error::io(path.display().to_string(), error),
-        })?;
-        // Its branches find it under the new name before the old one goes; both are the same file until then.
-        if let Err(error) = self.lead_children(dir, found, &path) {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
+        let standing = self.standing_on(dir, found)?;
+        if standing.is_empty() {
+            if rvf_cow::link_or_move(&found.path, &path)? {
+                remove(&found.path)?;
+            }
+        } else {
+            // Its branches find it under the new name before the old one goes; both are the same file until then.
+            std::fs::hard_link(&found.path, &path)
+                .map_err(|error| not_renamed(found, &standing, &path, error))?;
+            lead(&standing, &found.path, &path)?;
+            remove(&found.path)?;
         }
-        std::fs::remove_file(&found.path)
-            .map_err(|error| Error::io(found.path.display().to_string(), error))?;
         sync_directory(dir.branches.family.directory())?;
         dir.branches.renamed(row.no, &path);
         self.links_changed(dir.id, row.no);
@@ -188,8 +190,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Records the new place of a branch in its own branches. All are looked at before the first is changed.
-    fn lead_children(&self, dir: &Arc<StoreDir>, found: &Found, path: &std::path::Path) -> Result<(), Error> {
+    /// The branches of a branch that record its name, opened. None of them may be frozen.
+    fn standing_on(&self, dir: &Arc<StoreDir>, found: &Found) -> Result<Vec<Arc<StoreDir>>, Error> {
         // One with vectors of its own does not record the place of its parent.
         let mut standing = Vec::new();
         for child in rows_below(dir, found) {
@@ -206,10 +208,7 @@ impl Tree {
             }
             standing.push(opened);
         }
-        for child in standing {
-            child.store.reparent(path)?;
-        }
-        Ok(())
+        Ok(standing)
     }
 
     fn rename_part(
@@ -345,6 +344,42 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    std::fs::remove_file(path).map_err(|error| Error::io(path.display().to_string(), error))
+}
+
+/// Records the new place of a file in the branches that stand on it, in all or in none.
+fn lead(standing: &[Arc<StoreDir>], from: &Path, to: &Path) -> Result<(), Error> {
+    for (at, child) in standing.iter().enumerate() {
+        let Err(error) = child.store.reparent(to) else { continue };
+        let back = standing.iter().take(at).try_for_each(|led| led.store.reparent(from).map(|_| ()));
+        match back {
+            Ok(()) => drop(std::fs::remove_file(to)),
+            // Some know the one name, some the other; the file keeps both.
+            Err(error) => tracing::warn!(path = %to.display(), %error, "a second name of a branch stays"),
+        }
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Why a branch with branches of its own does not get a second name, without which a crash could leave them without a parent.
+fn not_renamed(found: &Found, standing: &[Arc<StoreDir>], path: &Path, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        return Error::Exists { what: format!("{} exists", path.display()) };
+    }
+    if !rvf_cow::cannot_link(&error) {
+        return Error::io(path.display().to_string(), error);
+    }
+    let names: Vec<String> = standing.iter().map(|child| child.store.path().display().to_string()).collect();
+    Error::denied(format!(
+        "branches/{} is not renamed, because {} record its name and this filesystem has no hard links ({error}); remove them first, \
+         or unmount, rename the file and name its new place in them with rvf reparent",
+        found.name,
+        names.join(", ")
+    ))
 }
 
 fn rows_below(dir: &StoreDir, found: &Found) -> Vec<Row> {
