@@ -4,7 +4,9 @@
  *   rvf_abi()                        1: the version of these functions
  *   rvf_open(metric, dim, k)         begins a query: where to put its dim floats; 0 when there is no memory for it.
  *                                    metric: 0 squared L2, 1 negated inner product, 2 cosine; frees all before
- *   rvf_alloc(bytes)                 room for rows, aligned to 16; 0 when there is no memory for it
+ *   rvf_alloc(bytes)                 room for rows, aligned to 16; 0 when there is no memory for it. What is put there stays
+ *                                    while queries of the same metric and dim and no larger k are opened and nothing else
+ *                                    is allocated
  *   rvf_begin()                      the query's floats are in place
  *   rvf_rows(rows, count)            looks at rows as a VEC segment holds them: id (8 bytes), dim floats (4 bytes each)
  *   rvf_finish()                     sorts what was found, nearest first; how many
@@ -29,6 +31,8 @@ typedef u64 id64 __attribute__((__aligned__(4), __may_alias__));
 #define NOINLINE __attribute__((noinline))
 /* Loops whose time does not count stay small. */
 #define SMALL_LOOP _Pragma("clang loop unroll(disable) vectorize(disable)")
+/* So do functions. */
+#define SMALL __attribute__((minsize))
 
 enum { L2, INNER_PRODUCT, COSINE };
 
@@ -64,7 +68,7 @@ EXPORT(rvf_abi) u32 rvf_abi(void) {
     return 1;
 }
 
-EXPORT(rvf_alloc) NOINLINE u32 rvf_alloc(u32 bytes) {
+EXPORT(rvf_alloc) SMALL NOINLINE u32 rvf_alloc(u32 bytes) {
     u64 start = (u64)top;
     u64 end = (start + bytes + 15) & ~15ull;
     u64 have = (u64)__builtin_wasm_memory_size(0) * PAGE;
@@ -79,7 +83,7 @@ EXPORT(rvf_alloc) NOINLINE u32 rvf_alloc(u32 bytes) {
 }
 
 /* Bits that sort as the floats do: zeros of both signs alike, NaN last. */
-static NOINLINE u32 key_of(float value) {
+static NOINLINE SMALL u32 key_of(float value) {
     if (value != value) {
         return 0xFFFFFFFFu;
     }
@@ -90,35 +94,38 @@ static NOINLINE u32 key_of(float value) {
     return bits.u & 0x80000000u ? ~bits.u : bits.u | 0x80000000u;
 }
 
-INLINE float sum(f32x4 a, f32x4 b, f32x4 c, f32x4 d) {
-    f32x4 all = (a + b) + (c + d);
+INLINE float sum(f32x4 a, f32x4 b) {
+    f32x4 all = a + b;
     return (all[0] + all[1]) + (all[2] + all[3]);
 }
 
-/* Sums in any order, for all components. Pointers walk, so that loads get constant offsets. */
-INLINE float fast(const f32x4 *a, const f32x4 *b, int l2, float *squares) {
+/* Sums of two rows in any order, for all components. Pointers walk, so that loads get constant offsets. */
+INLINE void fast(const f32x4 *a, const f32x4 *b, const f32x4 *c, int l2, float *firsts, float *squares) {
     f32x4 first[4] = {{0}, {0}, {0}, {0}}, square[4] = {{0}, {0}, {0}, {0}};
-#define STEP(n)                                                                                                               \
+#define ROW(n, at, b)                                                                                                         \
     {                                                                                                                         \
         f32x4 left = l2 ? a[n] - b[n] : a[n];                                                                                 \
-        first[(n) % 4] += left * (l2 ? left : b[n]);                                                                          \
-        square[(n) % 4] += l2 ? left : b[n] * b[n];                                                                           \
+        first[at] += left * (l2 ? left : b[n]);                                                                               \
+        square[at] += l2 ? left : b[n] * b[n];                                                                                \
     }
+#define STEP(n) ROW(n, (n) % 2, b) ROW(n, 2 + (n) % 2, c)
     SMALL_LOOP
-    for (u32 n = dim / 32; n; n--, a += 8, b += 8) {
-        STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7)
+    for (u32 n = dim / 8; n; n--, a += 2, b += 2, c += 2) {
+        STEP(0) STEP(1)
     }
-    float f = sum(first[0], first[1], first[2], first[3]);
-    float s = l2 ? 0 : sum(square[0], square[1], square[2], square[3]);
-    const f32 *one = (const f32 *)a, *other = (const f32 *)b;
+    float f0 = sum(first[0], first[1]), f1 = sum(first[2], first[3]);
+    float s0 = l2 ? 0 : sum(square[0], square[1]), s1 = l2 ? 0 : sum(square[2], square[3]);
+    const f32 *one = (const f32 *)a, *other = (const f32 *)b, *third = (const f32 *)c;
     SMALL_LOOP
-    for (u32 n = dim % 32; n; n--, one++, other++) {
-        float left = l2 ? *one - *other : *one;
-        f += left * (l2 ? left : *other);
-        s += l2 ? 0 : *other * *other;
+    for (u32 n = dim % 8; n; n--, one++, other++, third++) {
+        float left = l2 ? *one - *other : *one, right = l2 ? *one - *third : *one;
+        f0 += left * (l2 ? left : *other);
+        s0 += l2 ? 0 : *other * *other;
+        f1 += right * (l2 ? right : *third);
+        s1 += l2 ? 0 : *third * *third;
     }
-    *squares = s;
-    return f;
+    firsts[0] = f0, firsts[1] = f1;
+    squares[0] = s0, squares[1] = s1;
 }
 
 INLINE float component_of(const u8 *row, u32 i) {
@@ -155,7 +162,7 @@ EXPORT(rvf_distance) float rvf_distance(u32 kind, u32 n, const float *a, const u
     return defined(kind, n, a, rows)[0];
 }
 
-EXPORT(rvf_open) u32 rvf_open(u32 kind, u32 dimension, u32 nearest) {
+EXPORT(rvf_open) SMALL u32 rvf_open(u32 kind, u32 dimension, u32 nearest) {
     top = (u32)&__heap_base;
     metric = kind, dim = dimension, k = nearest;
     uppers = found = 0;
@@ -170,7 +177,7 @@ EXPORT(rvf_open) u32 rvf_open(u32 kind, u32 dimension, u32 nearest) {
     return for_query;
 }
 
-EXPORT(rvf_begin) void rvf_begin(void) {
+EXPORT(rvf_begin) SMALL void rvf_begin(void) {
     query_squares = 0;
     SMALL_LOOP
     for (u32 i = 0; i < dim; i++) {
@@ -184,7 +191,7 @@ INLINE int worse(const Hit *a, const Hit *b) {
     return a->key != b->key ? a->key > b->key : a->id > b->id;
 }
 
-static NOINLINE void sink_hit(u32 at, u32 count) {
+static NOINLINE SMALL void sink_hit(u32 at, u32 count) {
     Hit moved = hits[at];
     for (u32 child; (child = 2 * at + 1) < count; at = child) {
         if (child + 1 < count && worse(&hits[child + 1], &hits[child])) {
@@ -198,7 +205,7 @@ static NOINLINE void sink_hit(u32 at, u32 count) {
     hits[at] = moved;
 }
 
-static NOINLINE void offer_hit(u64 id, float distance) {
+static NOINLINE SMALL void offer_hit(u64 id, float distance) {
     Hit hit = {id, distance, key_of(distance)};
     if (found < k) {
         u32 at = found++;
@@ -212,7 +219,7 @@ static NOINLINE void offer_hit(u64 id, float distance) {
     }
 }
 
-static NOINLINE void offer_upper(float value) {
+static NOINLINE SMALL void offer_upper(float value) {
     u32 at = 0;
     if (uppers < k) {
         for (at = uppers++; at && value > upper[(at - 1) / 2]; at = (at - 1) / 2) {
@@ -240,38 +247,46 @@ INLINE float bound(void) {
 INLINE u32 shortlist(const u8 *row, u32 count) {
     u32 n = 0, stride = 8 + 4 * dim;
     float worst = bound();
-    for (; count; count--, row += stride) {
-        float squares, value, off, first;
-        u32 kind = metric;
-        /* Asked for each row: a loop for each metric would only be larger. */
+    while (count) {
+        float firsts[2], all_squares[2];
+        u32 kind = metric, two = count > 1 ? 2 : 1;
+        const f32x4 *q = (const f32x4 *)query, *b = (const f32x4 *)(row + 8), *c = (const f32x4 *)(row + 8 + (two - 1) * stride);
+        /* Asked for each pair: a loop for each metric would only be larger. */
         __asm__ volatile("" : "+r"(kind));
         if (kind == L2) {
-            value = first = fast((const f32x4 *)query, (const f32x4 *)(row + 8), 1, &squares), off = first * relative;
+            fast(q, b, c, 1, firsts, all_squares);
         } else {
-            first = fast((const f32x4 *)query, (const f32x4 *)(row + 8), 0, &squares);
-            float den = __builtin_sqrtf(query_squares * squares);
-            if (kind == INNER_PRODUCT) {
-                value = -first, off = den * relative;
-            } else {
-                int sure = den > 0x1p-22f && squares > 1e-30f && query_squares > 1e-30f;
-                value = sure ? 1.0f - first / den : __builtin_nanf(""), off = 4.0f * relative;
+            fast(q, b, c, 0, firsts, all_squares);
+        }
+        count -= two;
+        SMALL_LOOP
+        for (u32 r = 0; r < two; r++, row += stride) {
+            float value = firsts[r], off = value * relative, squares = all_squares[r];
+            if (kind != L2) {
+                float den = __builtin_sqrtf(query_squares * squares);
+                if (kind == INNER_PRODUCT) {
+                    value = -value, off = den * relative;
+                } else {
+                    int sure = den > 0x1p-22f && den < __builtin_inff() && squares > 1e-30f && query_squares > 1e-30f;
+                    value = sure ? 1.0f - value / den : __builtin_nanf(""), off = 4.0f * relative;
+                }
             }
-        }
-        /* Products below the normal range lose precision; this covers 65,535 of them. */
-        off += 1e-38f;
-        /* Not finite: the fast sums say nothing. */
-        float low = value - off, high = value + off;
-        if (!(high - low < __builtin_inff() && squares < __builtin_inff())) {
-            low = -__builtin_inff(), high = __builtin_inff();
-        }
-        if (low > worst) {
-            continue;
-        }
-        kept[n].low = low;
-        kept[n++].row = row;
-        if (high < worst || uppers < k) {
-            offer_upper(high);
-            worst = bound();
+            /* Products below the normal range lose precision; this covers 65,535 of them. */
+            off += 1e-38f;
+            /* Not finite: the fast sums say nothing. */
+            float low = value - off, high = value + off;
+            if (!(high - low < __builtin_inff())) {
+                low = -__builtin_inff(), high = __builtin_inff();
+            }
+            if (low > worst) {
+                continue;
+            }
+            kept[n].low = low;
+            kept[n++].row = row;
+            if (high < worst || uppers < k) {
+                offer_upper(high);
+                worst = bound();
+            }
         }
     }
     return n;
@@ -307,7 +322,7 @@ EXPORT(rvf_rows) void rvf_rows(const u8 *rows, u32 count) {
     }
 }
 
-EXPORT(rvf_finish) u32 rvf_finish(void) {
+EXPORT(rvf_finish) SMALL u32 rvf_finish(void) {
     for (u32 n = found; n > 1;) {
         Hit last = hits[--n];
         hits[n] = hits[0];

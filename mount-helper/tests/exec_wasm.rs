@@ -98,22 +98,76 @@ fn answers_are_those_of_the_engine_to_the_last_bit() {
             let queries: Vec<f32> = (0..3 * dim).map(|_| random.fine()).collect();
             let lines: String = queries.chunks(dim).map(|q| line(q) + "\n").collect();
             for k in [1, 10, 2000] {
-                let k_text = k.to_string();
-                let mut child = place
-                    .command(&["q.rvf", "--kind", "wasm", "--", "-k", &k_text])
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped())
-                    .spawn()
-                    .unwrap();
-                child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-                let done = child.wait_with_output().unwrap();
+                let done = asked(&place, "q.rvf", &["-k", &k.to_string()], &lines);
                 assert_eq!(status(&done), (0, String::new()), "{metric:?} {dim}");
                 let want = exact(&open(&path), &queries, k);
                 assert_eq!(text(&done.stdout), want, "{metric:?} {dim} k={k}");
             }
         }
     }
+}
+
+/// Rows that do not fit into the module's memory go through it block by block, for each query.
+#[test]
+fn answers_are_the_same_where_the_rows_do_not_fit() {
+    let place = Place::new();
+    let mut random = Random(0x51_7CC1_B727_220A);
+    let path = place.path("q.rvf");
+    let options = CreateOptions { dimension: 384, metric: Metric::Cosine, profile: 0 };
+    let store = Store::create(&path, &options).unwrap();
+    store.ingest(&rows(&mut random, 0..1300, 384, false), &NoProgress).unwrap();
+    store.delete(&[3, 700]).unwrap();
+    embed(&place, &path, &wasm(QUERY_MODULE));
+    let queries: Vec<f32> = (0..2 * 384).map(|_| random.fine()).collect();
+    let lines: String = queries.chunks(384).map(|q| line(q) + "\n").collect();
+    let want = exact(&open(&path), &queries, 10);
+    for memory in ["1", "2", "3", "64"] {
+        let done = asked(&place, "q.rvf", &["--memory", memory], &lines);
+        assert_eq!(status(&done), (0, String::new()), "{memory} MiB");
+        assert_eq!(text(&done.stdout), want, "{memory} MiB");
+    }
+}
+
+/// Runs the module with queries from stdin.
+fn asked(place: &Place, store: &str, arguments: &[&str], lines: &str) -> Output {
+    let mut child = place
+        .command(&[store, "--kind", "wasm", "--"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// A module that answers with how often it was asked for room, or was opened elsewhere the second time.
+#[test]
+fn rows_are_put_in_place_once_for_all_queries_of_a_run() {
+    let module = |step: u32| {
+        format!(
+            r#"(module (memory (export "memory") 1) (global $rooms (mut i32) (i32.const 0))
+                (global $place (mut i32) (i32.const 64))
+                (func (export "rvf_abi") (result i32) (i32.const 1))
+                (func (export "rvf_open") (param i32 i32 i32) (result i32)
+                    (global.set $place (i32.add (global.get $place) (i32.const {step})))
+                    (global.get $place))
+                (func (export "rvf_alloc") (param i32) (result i32)
+                    (global.set $rooms (i32.add (global.get $rooms) (i32.const 1)))
+                    (i32.store (i32.const 1024) (global.get $rooms))
+                    (i32.const 4096))
+                (func (export "rvf_begin"))
+                (func (export "rvf_rows") (param i32 i32))
+                (func (export "rvf_finish") (result i32) (i32.const 1))
+                (func (export "rvf_results") (result i32) (i32.const 1024)))"#
+        )
+    };
+    let three = "1,2,3\n4,5,6\n7,8,9\n";
+    let place = place_with(&module(0));
+    assert_eq!(text(&asked(&place, "a.rvf", &["-k", "1"], three).stdout), "1\t0.0\n\n1\t0.0\n\n1\t0.0\n");
+    let (code, error) = status(&asked(&place_with(&module(16)), "a.rvf", &["-k", "1"], three));
+    assert!(code == 1 && error.contains("another place"), "{code} {error}");
 }
 
 fn embed(place: &Place, path: &Path, payload: &[u8]) {

@@ -2,6 +2,9 @@
 //!
 //! Spoken is the query microkernel's ABI, version 1 (`kernel/wasm/query.c`). The host decides which rows are shown: deletions and
 //! branches are none of the module's business. What the module answers is taken for numbers and nothing else.
+//!
+//! Rows are copied as they lie in a segment, a run of them at a time. For one query they go block by block through a place that
+//! stays in the processor's cache; for several all of them are put into the module's memory once, if they fit, and stay.
 
 use rvf_cow::query::render::{AnswerView, Work};
 use rvf_cow::{Metric, View};
@@ -47,6 +50,18 @@ pub struct Microkernel<'g> {
     results: TypedFunc<(), i32>,
 }
 
+/// Rows that stay in a module's memory for queries of one metric, dimension and number of results.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    metric: Metric,
+    dimension: usize,
+    k: usize,
+    /// Where the module had the query; there again, it has the rest where it was, too.
+    query: u32,
+    place: u32,
+    rows: usize,
+}
+
 /// The function that tells the ABI's version, and by being there that the module answers queries.
 pub const MARK: &str = "rvf_abi";
 
@@ -89,31 +104,35 @@ impl<'g> Microkernel<'g> {
         self
     }
 
-    /// Begins a query, and gives the place for a block of rows in the module's memory.
-    fn begin(&mut self, metric: Metric, query: &[f32], k: usize, block: usize) -> Result<u32, GuestError> {
-        let none = |what| {
-            GuestError::Limit(format!("the module has no memory for {what}; give it more with --memory"))
-        };
+    /// Opens a query, and gives the place of its numbers in the module's memory.
+    fn open(&mut self, metric: Metric, dimension: usize, k: usize) -> Result<u32, GuestError> {
         let metric = match metric {
             Metric::L2 => 0,
             Metric::InnerProduct => 1,
             Metric::Cosine => 2,
         };
-        let dim = i32::try_from(query.len()).unwrap_or(i32::MAX);
+        let dim = i32::try_from(dimension).unwrap_or(i32::MAX);
         let k = i32::try_from(k).unwrap_or(i32::MAX);
-        let place = self.guest.call(&self.open, (metric, dim, k))?;
-        if place == 0 {
-            return Err(none("the query and its results"));
+        match self.guest.call(&self.open, (metric, dim, k))? {
+            0 => Err(no_memory("the query and its results")),
+            place => Ok(place as u32),
         }
-        let to = self.guest.bytes(&self.memory, place as u32, 4 * query.len())?;
+    }
+
+    /// Puts a query's numbers in place.
+    fn begin(&mut self, place: u32, query: &[f32]) -> Result<(), GuestError> {
+        let to = self.guest.bytes(&self.memory, place, 4 * query.len())?;
         for (to, value) in to.chunks_exact_mut(4).zip(query) {
             to.copy_from_slice(&value.to_le_bytes());
         }
-        self.guest.call(&self.begin, ())?;
-        match self.guest.call(&self.alloc, i32::try_from(block).unwrap_or(i32::MAX))? {
-            0 => Err(none("a block of rows")),
-            place => Ok(place as u32),
-        }
+        self.guest.call(&self.begin, ())
+    }
+
+    /// A place for rows; `None` when the module has no memory for them.
+    fn room(&mut self, bytes: usize) -> Result<Option<u32>, GuestError> {
+        let Ok(bytes) = u32::try_from(bytes) else { return Ok(None) };
+        let place = self.guest.call(&self.alloc, bytes as i32)? as u32;
+        Ok((place != 0).then_some(place))
     }
 
     fn end(&mut self, k: usize) -> Result<Found, GuestError> {
@@ -148,9 +167,11 @@ impl<'g> Microkernel<'g> {
         k: usize,
         records: &[u8],
     ) -> Result<Found, GuestError> {
-        let stride = 8 + 4 * query.len();
+        let stride = stride(query.len());
         let most = (self.block / stride).max(1) * stride;
-        let place = self.begin(metric, query, k, most)?;
+        let to = self.open(metric, query.len(), k)?;
+        self.begin(to, query)?;
+        let place = self.room(most)?.ok_or_else(|| no_memory("a block of rows"))?;
         for block in records.chunks(most) {
             self.guest.bytes(&self.memory, place, block.len())?.copy_from_slice(block);
             self.look(place, block.len() / stride)?;
@@ -158,66 +179,125 @@ impl<'g> Microkernel<'g> {
         self.end(k)
     }
 
-    /// The same with the rows that the query before this one left in the module's memory, which were one block of this many.
+    /// Puts rows that lie side by side into the module's memory, to stay there; `None` when they do not fit.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn nearest_again(
+    pub fn hold_records(
         &mut self,
         metric: Metric,
-        query: &[f32],
+        dimension: usize,
         k: usize,
-        rows: usize,
-    ) -> Result<Found, GuestError> {
-        // A module places a query, its results and its rows alike when their sizes are.
-        let stride = 8 + 4 * query.len();
-        let place = self.begin(metric, query, k, (self.block / stride).max(1) * stride)?;
-        self.look(place, rows)?;
-        self.end(k)
+        records: &[u8],
+    ) -> Result<Option<Held>, GuestError> {
+        let query = self.open(metric, dimension, k)?;
+        let Some(place) = self.room(records.len())? else { return Ok(None) };
+        self.guest.bytes(&self.memory, place, records.len())?.copy_from_slice(records);
+        Ok(Some(Held { metric, dimension, k, query, place, rows: records.len() / stride(dimension) }))
+    }
+
+    /// Puts all that a store shows into the module's memory, to stay there for queries of the `k` nearest; `None` when it
+    /// does not fit.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn hold(&mut self, view: &View, k: usize) -> Result<Option<Held>, GuestError> {
+        let (shown, metric, dimension) = (view.resolved(), view.metric(), view.dimension());
+        let rows = shown.count();
+        let k = k.min(rows);
+        let query = self.open(metric, dimension, k)?;
+        let Some(bytes) = rows.checked_mul(stride(dimension)) else { return Ok(None) };
+        let Some(place) = self.room(bytes)? else { return Ok(None) };
+        self.copy(view, 0, rows, place)?;
+        Ok(Some(Held { metric, dimension, k, query, place, rows }))
+    }
+
+    /// The nearest of the rows that are held. Nothing else may have been asked since.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub fn nearest_held(&mut self, held: &Held, query: &[f32]) -> Result<Found, GuestError> {
+        let to = self.open(held.metric, held.dimension, held.k)?;
+        if to != held.query || query.len() != held.dimension {
+            return Err(GuestError::Answer("the same query is opened in another place than before".into()));
+        }
+        self.begin(to, query)?;
+        self.look(held.place, held.rows)?;
+        self.end(held.k)
     }
 
     fn look(&mut self, place: u32, count: usize) -> Result<(), GuestError> {
         self.guest.call(&self.rows, (place as i32, i32::try_from(count).unwrap_or(i32::MAX)))
     }
 
-    /// The `k` nearest of what a store shows, deletions and branches heeded.
+    /// The `k` nearest to each of several queries of what a store shows, deletions and branches heeded.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn nearest(&mut self, view: &View, query: &[f32], k: usize) -> Result<Found, GuestError> {
-        let shown = view.resolved();
-        let total = shown.count();
+    pub fn answer(&mut self, view: &View, queries: &[f32], k: usize) -> Result<Vec<Found>, GuestError> {
+        let queries = queries.chunks(view.dimension().max(1));
+        let held = if queries.len() > 1 { self.hold(view, k)? } else { None };
+        queries
+            .map(|query| match &held {
+                Some(held) => self.nearest_held(held, query),
+                None => self.nearest(view, query, k),
+            })
+            .collect()
+    }
+
+    /// The `k` nearest of what a store shows, block by block.
+    fn nearest(&mut self, view: &View, query: &[f32], k: usize) -> Result<Found, GuestError> {
+        let total = view.resolved().count();
         let k = k.min(total);
-        let stride = 8 + 4 * query.len();
-        let most = (self.block / stride).max(1);
-        let place = self.begin(view.metric(), query, k, most * stride)?;
+        let most = (self.block / stride(query.len())).max(1);
+        let to = self.open(view.metric(), query.len(), k)?;
+        self.begin(to, query)?;
+        let place = self.room(most * stride(query.len()))?.ok_or_else(|| no_memory("a block of rows"))?;
         let mut next = 0;
         while next < total {
-            // A block is filled from as many runs of rows as it takes.
-            let mut filled = 0;
-            while filled < most {
-                let Some(first) = shown.at(next) else { break };
-                let mut run = 1;
-                while filled + run < most
-                    && shown.at(next + run).is_some_and(|place| {
-                        place.layer == first.layer && place.ordinal as usize == first.ordinal as usize + run
-                    })
-                {
-                    run += 1;
-                }
-                let table = shown.view_of(first).rows();
-                let records = table.records(first.ordinal, run as u32);
-                let count = records.len() / stride;
-                if count == 0 {
-                    return Err(GuestError::Engine("the store's rows are not where they should be".into()));
-                }
-                let at = place + (filled * stride) as u32;
-                self.guest.bytes(&self.memory, at, count * stride)?.copy_from_slice(records);
-                filled += count;
-                next += count;
-            }
-            self.look(place, filled)?;
+            let count = most.min(total - next);
+            self.copy(view, next, count, place)?;
+            self.look(place, count)?;
+            next += count;
         }
         self.end(k)
     }
+
+    /// Copies rows that a store shows, counted from `first`, from as many runs of them as it takes.
+    fn copy(&mut self, view: &View, first: usize, count: usize, place: u32) -> Result<(), GuestError> {
+        let shown = view.resolved();
+        let stride = stride(view.dimension());
+        let lost = || GuestError::Engine("the store's rows are not where they should be".into());
+        let mut done = 0;
+        while done < count {
+            let start = shown.at(first + done).ok_or_else(lost)?;
+            let mut run = 1;
+            while done + run < count
+                && shown.at(first + done + run).is_some_and(|place| {
+                    place.layer == start.layer && place.ordinal as usize == start.ordinal as usize + run
+                })
+            {
+                run += 1;
+            }
+            let records = shown.view_of(start).rows().records(start.ordinal, run as u32);
+            let found = records.len() / stride;
+            if found == 0 {
+                return Err(lost());
+            }
+            let at = u32::try_from(done * stride).ok().and_then(|offset| place.checked_add(offset));
+            self.guest
+                .bytes(&self.memory, at.ok_or_else(lost)?, found * stride)?
+                .copy_from_slice(records.get(..found * stride).ok_or_else(lost)?);
+            done += found;
+        }
+        Ok(())
+    }
+}
+
+fn stride(dimension: usize) -> usize {
+    8 + 4 * dimension
+}
+
+fn no_memory(what: &str) -> GuestError {
+    GuestError::Limit(format!("the module has no memory for {what}; give it more with --memory"))
 }
