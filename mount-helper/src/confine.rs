@@ -17,7 +17,9 @@ use landlock::{
     PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
 };
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use crate::sys;
 
@@ -83,8 +85,21 @@ pub enum Calls {
     Any,
     /// All but these and [`NEVER`], which fail with EPERM: for programs that are executed, whose needs are not ours to list.
     AllBut(Vec<i64>),
+    /// All but [`NEVER`], of which these are allowed: for what loads programs into the kernel.
+    AllOfNeverBut(Vec<i64>),
     /// These; every other one ends the process with SIGSYS.
     Only(Vec<i64>),
+    /// These, and those that have this argument; every other one ends the process with SIGSYS.
+    OnlyAnd(Vec<i64>, Vec<(i64, Argument)>),
+}
+
+/// An argument of a system call, by its place from 0. Its lower 32 bits are compared, which is all of an `int`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// Which.
+    pub index: u8,
+    /// What it has to be.
+    pub value: u32,
 }
 
 /// Calls that no guest's host needs: they change the system, look into other processes, or open ways around a sandbox.
@@ -226,7 +241,11 @@ impl Confinement {
             calls: match &self.calls {
                 Calls::Any => "all".into(),
                 Calls::AllBut(more) => format!("all but {}", NEVER.len() + more.len()),
+                Calls::AllOfNeverBut(some) => format!("all but {}", NEVER.len() - some.len()),
                 Calls::Only(list) => format!("{} only", list.len()),
+                Calls::OnlyAnd(list, more) => {
+                    format!("{} only, and {} with one argument", list.len(), more.len())
+                }
             },
         };
 
@@ -356,17 +375,35 @@ impl Confinement {
     }
 
     fn filter(&self) -> Result<Option<BpfProgram>, ConfineError> {
+        let denied = SeccompAction::Errno(libc::EPERM as u32);
         let (listed, others, list): (_, _, Vec<i64>) = match &self.calls {
             Calls::Any => return Ok(None),
             Calls::AllBut(more) => {
-                let denied = SeccompAction::Errno(libc::EPERM as u32);
                 (denied, SeccompAction::Allow, NEVER.iter().chain(more).copied().collect())
             }
-            Calls::Only(list) => (SeccompAction::Allow, SeccompAction::KillProcess, list.clone()),
+            Calls::AllOfNeverBut(some) => {
+                let never = NEVER.iter().copied().filter(|call| !some.contains(call));
+                (denied, SeccompAction::Allow, never.collect())
+            }
+            Calls::Only(list) | Calls::OnlyAnd(list, _) => {
+                (SeccompAction::Allow, SeccompAction::KillProcess, list.clone())
+            }
         };
         let fail = cannot("system calls");
-        let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> =
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
             list.into_iter().map(|call| (call, Vec::new())).collect();
+        if let Calls::OnlyAnd(_, more) = &self.calls {
+            for (call, Argument { index, value }) in more {
+                let condition = SeccompCondition::new(
+                    *index,
+                    SeccompCmpArgLen::Dword,
+                    SeccompCmpOp::Eq,
+                    u64::from(*value),
+                );
+                let rule = condition.and_then(|condition| SeccompRule::new(vec![condition]));
+                rules.entry(*call).or_default().push(rule.map_err(|e| fail(&e))?);
+            }
+        }
         let arch = std::env::consts::ARCH.try_into().map_err(|e: seccompiler::BackendError| fail(&e))?;
         let filter = SeccompFilter::new(rules, others, listed, arch).map_err(|e| fail(&e))?;
         filter.try_into().map(Some).map_err(|e: seccompiler::BackendError| fail(&e))

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use rvf_mount_helper::child::{self, End};
-use rvf_mount_helper::confine::{Calls, Confinement, Limits, NOBODY, Network};
+use rvf_mount_helper::confine::{Argument, Calls, Confinement, Limits, NOBODY, Network};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -107,11 +107,17 @@ fn calls_that_are_not_listed_end_it(_: &Path) -> bool {
         libc::SYS_brk,
         libc::SYS_mmap,
     ];
-    let only = Confinement { calls: Calls::Only(few), ..everybody() };
+    let only = Confinement { calls: Calls::Only(few.clone()), ..everybody() };
     let killed = end(&only, || u8::from(fs::read("/etc/passwd").is_ok())) == End::Killed(libc::SIGSYS);
     let quiet = end(&only, || 7) == End::Exited(7);
     let but = Confinement { calls: Calls::AllBut(vec![libc::SYS_getcwd]), ..everybody() };
-    killed && quiet && holds(&but, || denied(std::env::current_dir()))
+    // One call, with one of its arguments: asking whether the end of a pipe is there to be written to.
+    let asking = vec![(libc::SYS_fcntl, Argument { index: 1, value: libc::F_GETFL as u32 })];
+    let one = Confinement { calls: Calls::OnlyAnd(few, asking), ..everybody() };
+    let asked = end(&one, || u8::from(rustix::fs::fcntl_getfl(std::io::stdout()).is_err())) == End::Exited(0);
+    let other = end(&one, || u8::from(rustix::io::fcntl_getfd(std::io::stdout()).is_err()));
+    let killed = killed && other == End::Killed(libc::SIGSYS);
+    killed && quiet && asked && holds(&but, || denied(std::env::current_dir()))
 }
 
 fn limits_hold(dir: &Path) -> bool {

@@ -447,6 +447,34 @@ fn the_socket_filter_lets_allowed_ports_through() {
     assert!(status == 2 && said.contains("--allow 53,7474"), "{status} {said}");
 }
 
+/// While it waits it has no rights: not those of root, and hardly a system call.
+#[test]
+fn while_it_waits_it_may_do_next_to_nothing() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::small();
+    let net = Net::new();
+    for (builtin, args) in
+        [(Builtin::Distance, &[][..]), (Builtin::Filter, &[]), (Builtin::Ports, &["--allow", "53"])]
+    {
+        place.embed(builtin.object());
+        let running = place.start(&net, "server", &[&["--iface", "s0"][..], args].concat());
+        let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+        let of = |key: &str| {
+            status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default()
+        };
+        assert_eq!((of("Name:"), of("Threads:")), ("rvf-exec", "1"), "{status}");
+        assert_eq!((of("NoNewPrivs:"), of("Seccomp:")), ("1", "2"), "{status}");
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            assert_eq!(of(set), "0000000000000000", "{set}\n{status}");
+        }
+        // The store is root's, and root is what it was started by.
+        assert_eq!(of("Uid:").split_whitespace().collect::<Vec<_>>(), ["65534"; 4], "{status}");
+        assert!(running.end().contains("  "), "its counters can be read all the same");
+    }
+}
+
 /// Killed at any stage, from the start to being attached, nothing is left on the interface.
 #[test]
 fn nothing_stays_attached_when_it_is_killed() {
@@ -678,6 +706,44 @@ char _license[] SEC("license") = "GPL";
     assert!(status == 1 && said.contains("pin"), "{status} {said}");
     assert!(!Path::new("/sys/fs/bpf/rvf_kept").exists());
 
+    // Maps of a gibibyte, in one piece and in several.
+    let Some(object) = compile(
+        &place,
+        r#"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1 << 14);
+    __type(key, __u32);
+    __type(value, char[1 << 16]);
+} huge SEC(".maps");
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 26);
+} ring SEC(".maps");
+SEC("xdp") int eater(struct xdp_md *ctx)
+{
+    __u32 zero = 0;
+    return bpf_map_lookup_elem(&huge, &zero) && bpf_ringbuf_query(&ring, 0) == 1 ? XDP_DROP : XDP_PASS;
+}
+char _license[] SEC("license") = "GPL";
+"#,
+    ) else {
+        return;
+    };
+    place.embed_signed(&object);
+    for (args, limit) in [(&["--iface", "s0"][..], 64), (&["--iface", "s0", "--map-memory", "1087"], 1087)] {
+        let (status, said) = place.fails(&net, &[], args);
+        assert_eq!(status, 124, "{said}");
+        assert!(said.contains("1088 MiB") && said.contains("'huge' alone 1024 MiB"), "{said}");
+        assert!(
+            said.contains(&format!("{limit} MiB is the limit")) && said.contains("--map-memory"),
+            "{said}"
+        );
+    }
+    place.start(&net, "server", &["--iface", "s0", "--map-memory", "1088"]).end();
+
     // Kinds that see more than one interface are not run, whoever signed them.
     let Some(object) = compile(
         &place,
@@ -699,7 +765,7 @@ char _license[] SEC("license") = "GPL";
 fn the_arguments_are_explained() {
     let done = Command::new(PROGRAM).args(["--help-of", "ebpf"]).output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
-    for word in ["--iface", "--hot", "--rule", "--allow", "--elsewhere"] {
+    for word in ["--iface", "--hot", "--rule", "--allow", "--elsewhere", "--map-memory"] {
         assert!(said.contains(word), "{said}");
     }
 }

@@ -94,8 +94,12 @@ fn distance(view: &View, args: &Args) -> Result<Plan, Failure> {
 }
 
 fn filter(view: &View, args: &Args) -> Result<Plan, Failure> {
+    let interfaces =
+        sys::Interfaces::open().map_err(|e| Failure::failed(format!("cannot ask for interfaces: {e}")))?;
     let index = |name: &str| {
-        sys::interface(name).ok_or_else(|| Failure::failed(format!("there is no network interface '{name}'")))
+        interfaces
+            .number(name)
+            .ok_or_else(|| Failure::failed(format!("there is no network interface '{name}'")))
     };
     let mut rules = Vec::new();
     for rule in &args.rule {

@@ -3,11 +3,12 @@
 //! In this order, so that what is attached is never more than what was asked for, and nothing of it outlives the process:
 //!
 //! 1. what the program gets from the store is worked out, with no rights used;
-//! 2. all capabilities but those that loading needs are given up, for good;
-//! 3. the program is loaded and its maps are filled; the kernel's verifier has the last word;
+//! 2. all rights but those that loading needs are given up, for good: root becomes another user, files and system calls are
+//!    restricted, capabilities go;
+//! 3. the maps of a program that is not ours are added up, and the program is loaded and its maps are filled; the kernel's verifier has the last word;
 //! 4. it is attached by a link, or to a socket of this process. Both end with their descriptor, so the kernel detaches the
 //!    program however this process ends. Where a kernel cannot do that, nothing is attached;
-//! 5. the remaining capabilities are given up;
+//! 5. the remaining capabilities are given up, and all files and system calls but those that the rest needs;
 //! 6. it waits for SIGINT, SIGTERM or SIGHUP, or until the interface is gone, and prints the counters.
 //!
 //! Programs of ours ([`rvf_bpf::Builtin`]) are known by their bytes and get their maps filled. Others are loaded as they are, if a trusted
@@ -16,11 +17,13 @@
 mod attach;
 mod fill;
 mod load;
+mod memory;
 mod rights;
 mod sys;
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use clap::Parser as _;
 use rvf_bpf::{ProgramType, wire};
@@ -65,6 +68,9 @@ pub struct Args {
     /// ports: the ports to let through, separated by commas
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     pub allow: Vec<u16>,
+    /// Programs of others: MiB of memory that their maps may take
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub map_memory: u64,
     /// Which program of an object with several
     #[arg(long, value_name = "NAME")]
     pub program: Option<String>,
@@ -117,26 +123,38 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
     // From here on these wait until they are asked for, so that no signal ends the process half way through.
     let signals =
         sys::Signals::block().map_err(|e| Failure::failed(format!("cannot wait for signals: {e}")))?;
-    let interface = sys::interface(&args.iface)
+    let interfaces =
+        sys::Interfaces::open().map_err(|e| Failure::failed(format!("cannot ask for interfaces: {e}")))?;
+    let interface = interfaces
+        .number(&args.iface)
         .ok_or_else(|| Failure::failed(format!("there is no network interface '{}'", args.iface)))?;
     let plan = match builtin {
         Some(builtin) => fill::plan(builtin, view, &args)?,
         None => fill::Plan::none(),
     };
-    rights::keep_for_loading(kind)?;
+    let owner = run.verified.file.metadata().map_err(|e| Failure::missing(format!("the store: {e}")))?;
+    let tell = |what: &str, applied: &dyn std::fmt::Display| {
+        if run.verbose {
+            let _gone = writeln!(io::stderr(), "rvf-exec: {what}: {applied}");
+        }
+    };
+    tell("confined for loading", &rights::keep_for_loading(kind, (owner.uid(), owner.gid()))?);
+    if builtin.is_none() {
+        memory::check(object, args.map_memory << 20)?;
+    }
     let mut loaded = plan.load(object, args.program.as_deref(), kind)?;
     // What the driver of a veth sends out is taken at the other end only where a program is attached there too.
-    let generic = args.generic || (!args.native && sys::driver(&args.iface).as_deref() == Some("veth"));
+    let generic = args.generic || (!args.native && interfaces.driver(&args.iface).as_deref() == Some("veth"));
     let attached = attach::attach(&mut loaded, kind, &args.iface, interface, generic)?;
-    rights::give_up()?;
-    if run.verbose {
-        let _gone = writeln!(io::stderr(), "rvf-exec: attached; all capabilities are given up");
-    }
+    // What the counters need to be read later.
+    aya::util::nr_cpus()
+        .map_err(|(path, e)| Failure::missing(format!("the number of processors: {path}: {e}")))?;
+    tell("attached; confined", &rights::give_up()?);
 
     let name = builtin.map_or(run.verified.name.as_str(), |builtin| builtin.name());
     let mode = if generic && kind == ProgramType::Xdp { ", generic" } else { "" };
     say(&format!("attached {name} to {} ({}{mode}){}; ^C detaches", args.iface, kind.name(), plan.note()))?;
-    let ended = serve(&signals, attached.socket(), &args.iface, interface);
+    let ended = serve(&signals, attached.socket(), &interfaces, &args.iface, interface);
     drop(attached);
     if let Some(counters) = plan.counters(&loaded) {
         say(&counters?.to_string())?;
@@ -148,6 +166,7 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
 fn serve(
     signals: &sys::Signals,
     mut socket: Option<&std::fs::File>,
+    interfaces: &sys::Interfaces,
     name: &str,
     interface: u32,
 ) -> Result<u8, Failure> {
@@ -158,7 +177,7 @@ fn serve(
         if woken.signal {
             return Ok(0);
         }
-        if sys::interface(name) != Some(interface) {
+        if interfaces.number(name) != Some(interface) {
             return Err(Failure::failed(format!("the network interface '{name}' is gone")));
         }
         if let Some(from) = socket.as_mut().filter(|_| woken.other) {

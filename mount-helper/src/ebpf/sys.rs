@@ -4,7 +4,6 @@
     reason = "signals, packet sockets and interface numbers have no safe interface in std"
 )]
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,48 +12,64 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The number of a network interface; `None` when there is none of the name.
-pub(super) fn interface(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: the pointer is to a string that ends with a zero byte and outlives the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    (index != 0).then_some(index)
-}
+/// The request of ioctl(2) for the number of an interface.
+pub(super) const ASK_NUMBER: u32 = libc::SIOCGIFINDEX as u32;
 
-/// The driver of a network interface, as ethtool says; `None` where it says none.
-pub(super) fn driver(name: &str) -> Option<String> {
-    const FIELD: usize = 32;
-    /// `struct ethtool_drvinfo`: the command, six texts (driver, version, firmware, bus, two reserved), five numbers.
-    #[repr(C)]
-    struct Info {
-        command: u32,
-        driver: [u8; FIELD],
-        rest: [u8; 160],
-    }
-    const GET_DRIVER: u32 = 3;
-    let mut info = Info { command: GET_DRIVER, driver: [0; FIELD], rest: [0; 160] };
+/// A request about an interface; `None` for a name that none can have.
+fn request(name: &str) -> Option<libc::ifreq> {
     // SAFETY: a request is plain memory, for which zeros are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = (&raw mut info).cast();
-    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
-    // SAFETY: takes numbers only.
-    let fd = check(unsafe { libc::socket(libc::AF_INET, kind, 0) }).ok()?;
-    // SAFETY: the descriptor is new and nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: the request and what it points to live here, and `Info` has the layout and the 196 bytes that the kernel writes for this
-    // command.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) }).ok()?;
-    let text = info.driver.split(|byte| *byte == 0).next()?;
-    String::from_utf8(text.to_vec()).ok().filter(|text| !text.is_empty())
+    Some(request)
 }
 
-/// Programs that this process might start gain nothing by it, whatever their mode bits say.
-pub(super) fn no_new_privileges() -> io::Result<()> {
-    // SAFETY: takes numbers only.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(|_| ())
+/// What knows the interfaces of the process's network: a socket, so that it can be asked when none can be made any more.
+#[derive(Debug)]
+pub(super) struct Interfaces(OwnedFd);
+
+impl Interfaces {
+    pub(super) fn open() -> io::Result<Self> {
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+        // SAFETY: takes numbers only.
+        let fd = check(unsafe { libc::socket(libc::AF_INET, kind, 0) })?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The number of an interface; `None` when there is none of the name.
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
+        let mut request = request(name)?;
+        // SAFETY: the request lives here, and its name ends with a zero byte.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) }).ok()?;
+        // SAFETY: the kernel has written the number; zeros, which were there before, are one as well.
+        u32::try_from(unsafe { request.ifr_ifru.ifru_ifindex }).ok()
+    }
+
+    /// The driver of an interface, as ethtool says; `None` where it says none.
+    pub(super) fn driver(&self, name: &str) -> Option<String> {
+        const FIELD: usize = 32;
+        /// `struct ethtool_drvinfo`: the command, six texts (driver, version, firmware, bus, two reserved), five numbers.
+        #[repr(C)]
+        struct Info {
+            command: u32,
+            driver: [u8; FIELD],
+            rest: [u8; 160],
+        }
+        const GET_DRIVER: u32 = 3;
+        let mut info = Info { command: GET_DRIVER, driver: [0; FIELD], rest: [0; 160] };
+        let mut request = request(name)?;
+        request.ifr_ifru.ifru_data = (&raw mut info).cast();
+        // SAFETY: the request and what it points to live here, and `Info` has the layout and the 196 bytes that the kernel writes for
+        // this command.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) }).ok()?;
+        let text = info.driver.split(|byte| *byte == 0).next()?;
+        String::from_utf8(text.to_vec()).ok().filter(|text| !text.is_empty())
+    }
 }
 
 /// The signals that end a run, blocked, as a descriptor.
@@ -93,12 +108,17 @@ impl Signals {
     }
 
     /// Waits for a signal or for something to read, but not for longer than that.
-    pub(super) fn wait(&self, other: Option<BorrowedFd<'_>>, timeout_ms: i32) -> io::Result<Woken> {
+    pub(super) fn wait(&self, other: Option<BorrowedFd<'_>>, timeout_ms: u16) -> io::Result<Woken> {
         let entry = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // A negative descriptor is passed over.
         let mut fds = [entry(self.0.as_raw_fd()), entry(other.map_or(-1, |fd| fd.as_raw_fd()))];
-        // SAFETY: the array has as many entries as is said, and lives here.
-        let result = check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) });
+        let timeout = libc::timespec {
+            tv_sec: libc::time_t::from(timeout_ms / 1000),
+            tv_nsec: libc::c_long::from(timeout_ms % 1000) * 1_000_000,
+        };
+        let (first, many) = (fds.as_mut_ptr(), fds.len() as libc::nfds_t);
+        // SAFETY: the array has as many entries as is said, and lives here as the time does; no mask of signals is given.
+        let result = check(unsafe { libc::ppoll(first, many, &raw const timeout, std::ptr::null()) });
         match result {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Woken { signal: false, other: false }),
             Err(e) => Err(e),
