@@ -10,7 +10,7 @@ use std::ops::Range;
 use rvf_crypto::{
     Content, Prefixes, Scope, SecretKey, Signature, SignatureError, Statement, TrustStore, Verdict, signature,
 };
-use rvf_format::{ChecksumState, SegType, Segment};
+use rvf_format::{ChecksumState, Entry, SegType, Segment};
 
 use crate::error::Error;
 use crate::store::Store;
@@ -67,6 +67,23 @@ impl View {
             }
         }
         found
+    }
+
+    /// The segments that a word names, by the offsets of their headers, for [`Target::Segments`]: the one of a number, as in
+    /// `segments/` of a mount, or all listed ones of a type, such as `kernel`. None when there is no such segment. O(segments).
+    #[must_use]
+    pub fn segments_named(&self, word: &str) -> Vec<u64> {
+        let opened = self.opened();
+        if let Ok(number) = word.parse::<usize>() {
+            return match number.checked_sub(1).and_then(|at| opened.layout.entries.get(at)) {
+                Some(Entry::Segment(segment)) => vec![segment.offset],
+                Some(Entry::Gap(_)) | None => Vec::new(),
+            };
+        }
+        let listed = opened.manifest.as_ref().map_or(&[][..], |m| &m.manifest.directory);
+        let of_type =
+            |s: &&Segment| s.kind().dir_name() == word && listed.iter().any(|entry| entry.offset == s.offset);
+        opened.layout.segments().filter(of_type).map(|s| s.offset).collect()
     }
 
     /// What the file's signatures say of one of its segments; `None` when none speaks of it. Hashes the payload when one

@@ -19,6 +19,7 @@ branch NAME [FROM]   make branches/NAME, a copy-on-write branch of this store, o
 freeze               refuse every later change of this store, for good
 merge                fold this branch into its parent; refused whole when both changed the same vectors
 sign KEYFILE         sign the file as it is now with a key of `rvf keygen`, by its absolute path
+sign KEYFILE segment=TYPE|NUMBER...  sign these segments instead: all of a type, such as wasm, or one as in segments/
 verify               check every checksum and the witness chain; fails when something is damaged
 refresh              look at the file again (other programs' changes are noticed by themselves)
 checkpoint           save which vectors queries found most often (HOT and SKETCH segments), and sync the file
@@ -57,8 +58,13 @@ pub enum Verb {
     Freeze,
     /// Fold a branch into its parent.
     Merge,
-    /// Sign the file as it is now.
-    Sign(PathBuf),
+    /// Sign.
+    Sign {
+        /// The secret key's file.
+        key: PathBuf,
+        /// Segments, by type or number; none for the file as it is now.
+        segments: Vec<String>,
+    },
     /// Check checksums and witness chain.
     Verify,
     /// Look at the file again.
@@ -120,7 +126,17 @@ pub fn parse(line: &str) -> Result<Option<(Verb, bool)>, Error> {
         "sign" => {
             let key = words.next().map(PathBuf::from).filter(|path| path.is_absolute());
             // The daemon has another working directory than whoever writes here.
-            Verb::Sign(key.ok_or_else(|| Error::invalid("sign: give the absolute path of a secret key"))?)
+            let key = key.ok_or_else(|| Error::invalid("sign: give the absolute path of a secret key"))?;
+            let segments = words.by_ref().map(|word| {
+                let named = word.strip_prefix("segment=").filter(|named| !named.is_empty());
+                named.map(str::to_owned).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "sign: '{}' is not segment=TYPE or segment=NUMBER",
+                        printable(word)
+                    ))
+                })
+            });
+            Verb::Sign { key, segments: segments.collect::<Result<_, Error>>()? }
         }
         "verify" => Verb::Verify,
         "refresh" => Verb::Refresh,
@@ -147,6 +163,28 @@ fn bad_option(word: &str) -> Error {
 
 fn printable(word: &str) -> String {
     word.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// What these words mean of a store.
+fn signed(dir: &StoreDir, segments: &[String]) -> Result<Target, Error> {
+    if segments.is_empty() {
+        return Ok(Target::File);
+    }
+    let view = dir.store.view();
+    let mut offsets = Vec::new();
+    for word in segments {
+        let named = view.segments_named(word);
+        if named.is_empty() {
+            return Err(Error::invalid(format!(
+                "sign: segment={}: no such segment; give a number as in segments/, or a type that the file has",
+                printable(word)
+            )));
+        }
+        offsets.extend(named);
+    }
+    offsets.sort_unstable();
+    offsets.dedup();
+    Ok(Target::Segments(offsets))
 }
 
 /// Runs a verb. Takes as long as it takes: runs on a worker.
@@ -191,10 +229,11 @@ pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
             dir.mount_writable()?;
             merge(dir)?;
         }
-        Verb::Sign(path) => {
+        Verb::Sign { key, segments } => {
             dir.writable()?;
-            let key = SecretKey::load(path).map_err(|e| Error::invalid(format!("sign: {e}")))?;
-            dir.store.sign(&key, &Target::File, &SignOptions::default())?;
+            let key = SecretKey::load(key).map_err(|e| Error::invalid(format!("sign: {e}")))?;
+            let target = signed(dir, segments)?;
+            dir.store.sign(&key, &target, &SignOptions::default())?;
         }
         Verb::Verify => {
             let _job = dir.job("verify");
@@ -334,7 +373,11 @@ mod tests {
             ("branch a b &", Some((Verb::Branch { name: "a".into(), from: Some("b".into()) }, true))),
             ("freeze", Some((Verb::Freeze, false))),
             ("merge", Some((Verb::Merge, false))),
-            ("sign /k", Some((Verb::Sign("/k".into()), false))),
+            ("sign /k", Some((Verb::Sign { key: "/k".into(), segments: Vec::new() }, false))),
+            (
+                "sign /k segment=wasm segment=7 &",
+                Some((Verb::Sign { key: "/k".into(), segments: vec!["wasm".into(), "7".into()] }, true)),
+            ),
             ("", None),
             ("# note", None),
         ];
@@ -359,6 +402,8 @@ mod tests {
             "sign",
             "sign k",
             "sign /k l",
+            "sign /k segment=",
+            "sign segment=wasm",
         ] {
             let error = parse(line).expect_err(line);
             assert!(matches!(error, Error::Invalid { .. }), "{line}");

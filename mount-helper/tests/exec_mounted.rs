@@ -65,6 +65,8 @@ fn place() -> Option<Place> {
     let program = Embedding { kind: SegType::WASM, payload: pieces, digest: [0; 32], name: Some("query") };
     let store = open(&store);
     let offset = store.embed(&program).unwrap().offset;
+    fs::write(place.path("home/key"), &**place.key.to_pem().unwrap()).unwrap();
+    mode(&place.path("home/key"), 0o600);
     store.sign(&place.key, &Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
     Some(place)
 }
@@ -83,13 +85,16 @@ echo 5,5,5 > vectors/9
 sh -c './wasm/query 5,5,5 -k 1'
 "$D/rvf-exec" --check wasm/query | cut -c1-30
 cp "$D/stranger.wasm" wasm/ && ! ./wasm/stranger 1,2,3 2> "$D/home/refused" && cut -d: -f1-2 "$D/home/refused"
+echo "sign $D/home/key segment=wasm" > ctl
+"$D/rvf-exec" --check wasm/stranger | grep -c ' ok'
+./wasm/stranger --invoke f | wc -l
 "#;
 
 fn expected(place: &Place) -> String {
     format!(
         "#!{}\nsame\n3\t0.0\nafter: 2\t1.0\n9\t0.0\n1 structure and limits ok\n2 content hash         ok\n\
          3 signature            ok\n4 binding              ok\n5 host                 ok\n6 policy               ok\n\
-         7 handover             ok\nrvf-exec: check 3 of 7 (signature) failed\n",
+         7 handover             ok\nrvf-exec: check 3 of 7 (signature) failed\n7\n1\n",
         place.path("rvf-exec").display()
     )
 }
@@ -127,7 +132,7 @@ fn in_a_mount_of_a_users() {
     let Some(place) = place() else { return };
     fs::write(place.path("stranger.wasm"), wat::parse_str(r#"(module (func (export "f")))"#).unwrap())
         .unwrap();
-    for name in ["mnt", "home", "home/s.rvf"] {
+    for name in ["mnt", "home", "home/s.rvf", "home/key"] {
         chown(place.path(name), Some(USER), Some(USER)).unwrap();
     }
     fs::write(place.path("fuse.conf"), "# nothing is allowed\n").unwrap();

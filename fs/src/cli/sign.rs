@@ -7,7 +7,7 @@ use crate::sys;
 use clap::ValueEnum;
 use rvf_cow::{Judge, SignOptions, Target, View, now_ns};
 use rvf_crypto::{Algorithm, Scope, SecretKey, Signature, TrustStore, Verdict};
-use rvf_format::{Entry, SegType, Segment};
+use rvf_format::{SegType, Segment};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write;
@@ -140,33 +140,16 @@ pub(super) fn sign(args: &SignArgs, out: &mut Out) -> Result<(), Failure> {
 
 /// The segments that the words name, by the offsets of their headers.
 fn segments(view: &View, words: &[String]) -> Result<Vec<u64>, Failure> {
-    let opened = view.opened();
     let mut offsets = Vec::new();
     for word in words {
-        let before = offsets.len();
-        match word.parse::<usize>() {
-            Ok(number) => {
-                let entry = number.checked_sub(1).and_then(|at| opened.layout.entries.get(at));
-                let segment = entry.and_then(|entry| match entry {
-                    Entry::Segment(segment) => Some(segment),
-                    Entry::Gap(_) => None,
-                });
-                offsets.extend(segment.map(|s| s.offset));
-            }
-            Err(_) => {
-                let listed = opened.manifest.as_ref().map_or(&[][..], |m| &m.manifest.directory);
-                let of_type = |s: &&Segment| {
-                    s.kind().dir_name() == *word && listed.iter().any(|entry| entry.offset == s.offset)
-                };
-                offsets.extend(opened.layout.segments().filter(of_type).map(|s| s.offset));
-            }
-        }
-        if offsets.len() == before {
+        let named = view.segments_named(word);
+        if named.is_empty() {
             return Err(Failure::new(format!(
                 "'{word}' is no segment of this file: give a number as in segments/ (rvf inspect lists them), or a type \
                  that it has, such as kernel"
             )));
         }
+        offsets.extend(named);
     }
     offsets.sort_unstable();
     offsets.dedup();
