@@ -55,20 +55,7 @@ struct {
 
 enum counter { ANSWERED, DESCRIBED, REFUSED, DROPPED, COUNTERS };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
-
-static __always_inline void count(__u32 which)
-{
-	__u64 *value = bpf_map_lookup_elem(&counters, &which);
-
-	if (value)
-		*value += 1;
-}
+COUNT(COUNTERS)
 
 struct scan {
 	struct scratch *scratch;

@@ -7,7 +7,7 @@
  * of vectors that the store does not hold are dropped, or sent out of another interface, behind which another store
  * may have them.
  */
-#include "rvf.h"
+#include "packet.h"
 
 struct config {
 	/* Of the bitmap: ids from here on are not held. */
@@ -46,20 +46,7 @@ struct {
 
 enum counter { PASSED, PORT_DROPPED, PORT_REDIRECTED, MEMBERS, OTHERS_DROPPED, OTHERS_REDIRECTED, MALFORMED, COUNTERS };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
-
-static __always_inline void count(__u32 which)
-{
-	__u64 *value = bpf_map_lookup_elem(&counters, &which);
-
-	if (value)
-		*value += 1;
-}
+COUNT(COUNTERS)
 
 static __always_inline int is_member(__u64 id)
 {
@@ -78,39 +65,12 @@ static __always_inline int is_member(__u64 id)
 SEC("classifier")
 int rvf_filter(struct __sk_buff *skb)
 {
-	__u32 transport;
-	__u8 protocol;
-	__be16 port;
-	__u16 host_port;
+	struct transport transport;
 	struct rule *rule;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
-			return ACT_OK;
-		/* Later fragments have no ports. */
-		if (ip.frag_off & bpf_htons(0x1fff))
-			return ACT_OK;
-		transport = ETH_HLEN + ip.ihl * 4;
-		protocol = ip.protocol;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
-			return ACT_OK;
-		transport = ETH_HLEN + sizeof(ip);
-		protocol = ip.nexthdr;
-	} else {
+	if (find_transport(skb, &transport))
 		return ACT_OK;
-	}
-	if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP)
-		return ACT_OK;
-	if (bpf_skb_load_bytes(skb, transport + 2, &port, sizeof(port)))
-		return ACT_OK;
-	host_port = bpf_ntohs(port);
-
-	rule = bpf_map_lookup_elem(&rules, &host_port);
+	rule = bpf_map_lookup_elem(&rules, &transport.port);
 	if (rule && rule->action == DROP) {
 		count(PORT_DROPPED);
 		return ACT_SHOT;
@@ -120,10 +80,10 @@ int rvf_filter(struct __sk_buff *skb)
 		return bpf_redirect(rule->interface, 0);
 	}
 
-	if (config.port && host_port == config.port && protocol == IPPROTO_UDP) {
+	if (config.port && transport.port == config.port && transport.protocol == IPPROTO_UDP) {
 		struct query query;
 		__u64 id;
-		__u32 payload = transport + sizeof(struct udphdr);
+		__u32 payload = transport.at + sizeof(struct udphdr);
 
 		if (!bpf_skb_load_bytes(skb, payload, &query, sizeof(query)) && query.magic == MAGIC_QUERY &&
 		    query.version == WIRE_VERSION && query.op == OP_LOOKUP) {

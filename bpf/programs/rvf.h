@@ -3,6 +3,8 @@
 #ifndef RVF_H
 #define RVF_H
 
+#include <stddef.h>
+
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -59,6 +61,23 @@ struct answer {
 	__u64 step;
 	struct result results[MAX_K];
 };
+
+/* The counters of a program, and what adds to one of them. */
+#define COUNT(number)                                                        \
+	struct {                                                             \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                     \
+		__uint(max_entries, number);                                 \
+		__type(key, __u32);                                          \
+		__type(value, __u64);                                        \
+	} counters SEC(".maps");                                             \
+                                                                             \
+	static __always_inline void count(__u32 which)                       \
+	{                                                                    \
+		__u64 *value = bpf_map_lookup_elem(&counters, &which);       \
+                                                                             \
+		if (value)                                                   \
+			*value += 1;                                         \
+	}
 
 #define ANSWER_HEAD 32
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rvf_bpf::Program;
 use rvf_format::{SegType, Segment, hot, level0, quant, refcount, sketch};
-use rvf_kernel::{Dashboard, Kernel, Wasm};
+use rvf_kernel::{Dashboard, Kernel, Wasm, entry};
 use serde_json::{Map, Value, json};
 
 use crate::info::hex;
@@ -73,7 +73,7 @@ impl Programs {
             let Some(part) = parts.get(&program.segment.offset) else { continue };
             let Some(kind) = kind_of(program.segment.kind()) else { continue };
             let free = |name: &String| !this.by_name.contains_key(&(kind, name.clone()));
-            let name = program.name.filter(free).unwrap_or_else(|| default_name(snap, part, kind));
+            let name = program.name.filter(free).unwrap_or_else(|| given_none(snap, part, kind));
             let shown = Shown { kind, key: part.key, offset: program.segment.offset, name };
             this.by_name.insert((kind, shown.name.clone()), this.list.len());
             this.list.push(shown);
@@ -118,21 +118,14 @@ fn kind_of(segment: SegType) -> Option<ProgramKind> {
 }
 
 /// The name of a program that was given none: place in the file, and what it is for where the header says so.
-fn default_name(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
+fn given_none(snap: &Snap, part: &Part, kind: ProgramKind) -> String {
     let payload = part.segment().map_or(&[][..], |segment| segment.payload_of(snap.view.bytes()));
     let what = match kind {
-        ProgramKind::Kernel => Kernel::parse(payload).ok().map(|kernel| kernel.header.kind_name().to_owned()),
-        ProgramKind::Ebpf => Program::parse(payload).ok().map(|program| program.type_name().to_owned()),
-        ProgramKind::Wasm => Wasm::parse(payload).ok().map(|wasm| wasm.role_name().to_owned()),
+        ProgramKind::Kernel => Kernel::parse(payload).ok().map(|kernel| kernel.header.kind_name()),
+        ProgramKind::Ebpf => Program::parse(payload).ok().map(|program| program.type_name()),
+        ProgramKind::Wasm => Wasm::parse(payload).ok().map(|wasm| wasm.role_name()),
     };
-    let what: String = what
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-        .collect();
-    let number = part.key.entry + 1;
-    let what = what.trim_matches('-');
-    if what.is_empty() { format!("{number:06}") } else { format!("{number:06}-{what}") }
+    entry::default_name(u64::from(part.key.entry) + 1, what.unwrap_or_default())
 }
 
 /// Where the image lies in the file: the payload without header, command line and type information. The whole payload

@@ -27,6 +27,17 @@ pub const MAX_HELPER_PATH: usize = 124;
 /// Longest name of a program, bytes: as for any file.
 pub const MAX_PROGRAM_NAME: usize = 255;
 
+/// The name of a program that was given none: the number of its segment, and what it is for where its header says so.
+#[must_use]
+pub fn default_name(number: u64, word: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let word: String = word.chars().map(plain).collect();
+    match word.trim_matches('-') {
+        "" => format!("{number:06}"),
+        word => format!("{number:06}-{word}"),
+    }
+}
+
 /// Kinds of programs that a file can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ExecKind {

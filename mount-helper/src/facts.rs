@@ -59,6 +59,8 @@ pub struct KernelFacts {
 pub struct EbpfFacts {
     /// Its kind, by the object where that says so; `None` for kinds that the format has no number for.
     pub program_type: Option<ProgramType>,
+    /// Its kind in a word, by its header alone.
+    pub type_name: &'static str,
     /// Which of the programs that come along it is, byte for byte.
     pub builtin: Option<Builtin>,
     /// An ELF object, or bare instructions.
@@ -99,7 +101,7 @@ impl Facts {
     pub fn word(&self) -> &'static str {
         match &self.of {
             FactsOf::Kernel(kernel) => kernel.header.kind_name(),
-            FactsOf::Ebpf(ebpf) => ebpf.program_type.map_or("ebpf", ProgramType::name),
+            FactsOf::Ebpf(ebpf) => ebpf.type_name,
             FactsOf::Wasm(wasm) => wasm.role,
         }
     }
@@ -198,6 +200,7 @@ fn ebpf(payload: &[u8]) -> Result<Facts, String> {
         integrity: program.integrity(),
         of: FactsOf::Ebpf(EbpfFacts {
             program_type,
+            type_name: program.type_name(),
             builtin: Builtin::of(program.program),
             form: program.form(),
             max_dimension: program.max_dimension,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use rvf_cow::{Access, Bound, OpenOptions, Store, View};
 use rvf_crypto::{Content, Signature, TrustStore, Verdict, sha3_256};
 use rvf_format::{ChecksumState, Entry, Integrity, Segment, checksum};
+use rvf_kernel::entry::default_name;
 use rvf_kernel::{Arch, ExecEntry, ExecKind};
 
 use crate::facts::{Facts, FactsOf, KernelFacts, max_payload};
@@ -152,7 +153,7 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
     let program = payload.bytes().get(facts.program.clone()).unwrap_or(&[]);
     let name = match &wanted.pick {
         Pick::Entry(entry) => entry.name.clone(),
-        _ => label(&view, &segment).unwrap_or_else(|| program_name(number, facts.word())),
+        _ => label(&view, &segment).unwrap_or_else(|| default_name(number, facts.word())),
     };
     let (kind, length) = (wanted.kind, payload.bytes().len());
     let offset = segment.offset;
@@ -222,11 +223,6 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
 fn label(view: &View, segment: &Segment) -> Option<String> {
     let programs = view.programs();
     programs.into_iter().find(|program| program.segment.offset == segment.offset)?.name
-}
-
-/// The name of a program that was given none in its directory of a mounted store, without ending.
-fn program_name(number: u64, word: &str) -> String {
-    format!("{number:06}-{word}")
 }
 
 /// Opens the store, finds the segment, and copies its payload into a sealed memory file.
