@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rvf_format::contents::VecBlock;
 use rvf_index::CodedRows;
 
-use crate::store::segment_key;
+use crate::load::segment_key;
 use crate::view::View;
 
 /// Codes of more bytes are not made: rows are read in full then, until an index is there.

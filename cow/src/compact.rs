@@ -145,10 +145,12 @@ fn runs<'v>(view: &'v View, live: &'v [u32], rounded: bool) -> Vec<Run<'v>> {
         let to = live.partition_point(|ordinal| *ordinal < range.end);
         let rows = live.get(from..to).unwrap_or(&[]);
         match &block.rows {
-            Rows::Owned(_) if block.segment.kind() == SegType::VEC => {
+            Rows::Columns(_) | Rows::Unread if block.segment.kind() == SegType::VEC => {
                 out.push(Run::Columns(block, range.start, rows));
             }
-            Rows::Owned(_) | Rows::InFile { .. } | Rows::Changed(_) => out.push(Run::Rows(rows)),
+            Rows::Columns(_) | Rows::Unread | Rows::InFile { .. } | Rows::Changed(_) => {
+                out.push(Run::Rows(rows))
+            }
         }
     }
     out

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rvf_format::FileBytes;
 use rvf_format::contents::{Rows as BlockRows, VecBlock};
 
-use crate::branch::patch::ChangedRows;
 use crate::error::Error;
+use crate::lazy_rows::LazyRows;
 
 /// One vector segment's rows: `count` records of `8 + 4 * dim` bytes.
 #[derive(Debug)]
@@ -25,9 +25,10 @@ struct Block {
 enum Records {
     /// From this offset in the file on.
     File(usize),
-    Owned(Arc<[u8]>),
     /// Put together when they are read.
-    Changed(Arc<ChangedRows>),
+    Lazy(Arc<LazyRows>),
+    /// Nothing can be read of them, or not yet.
+    Unread,
 }
 
 /// All rows of a store, mapped. Looking one up costs a binary search over the segments.
@@ -59,9 +60,12 @@ impl RowTable {
                     let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
                     (Records::File(offset), bytes.len().saturating_sub(offset))
                 }
-                BlockRows::Owned(data) => (Records::Owned(Arc::clone(data)), data.len()),
+                BlockRows::Columns(columns) => {
+                    (Records::Lazy(Arc::new(LazyRows::of_columns(bytes.clone(), columns))), usize::MAX)
+                }
                 // Numbered, and empty until the parent is known.
-                BlockRows::Changed(_) => (Records::Owned(Arc::from([])), usize::MAX),
+                BlockRows::Changed(_) => (Records::Unread, usize::MAX),
+                BlockRows::Unread => (Records::Unread, 0),
             };
             // The parser has checked this; the slice arithmetic below relies on it.
             let count = block.count.min(u32::try_from(available / stride).unwrap_or(u32::MAX));
@@ -93,19 +97,24 @@ impl RowTable {
         self.blocks.get(index).map(|b| b.first..b.first + b.count)
     }
 
-    /// The parent of a branch is known now, so the rows of this block, which are changes of its rows, can be read.
-    pub(crate) fn put_changed(&mut self, index: usize, rows: Arc<ChangedRows>) {
+    /// Reads the rows of this block so from now on: the parent of a branch is known, or another view has put some of them together.
+    pub(crate) fn put_lazy(&mut self, index: usize, rows: Arc<LazyRows>) {
         if let Some(block) = self.blocks.get_mut(index) {
-            block.records = Records::Changed(rows);
+            block.records = Records::Lazy(rows);
+        }
+    }
+
+    /// The rows of a block that are put together when they are read.
+    pub(crate) fn lazy(&self, index: usize) -> Option<&Arc<LazyRows>> {
+        match &self.blocks.get(index)?.records {
+            Records::Lazy(rows) => Some(rows),
+            Records::File(_) | Records::Unread => None,
         }
     }
 
     /// The changed rows of a block.
-    pub(crate) fn changed(&self, index: usize) -> Option<&Arc<ChangedRows>> {
-        match &self.blocks.get(index)?.records {
-            Records::Changed(rows) => Some(rows),
-            Records::File(_) | Records::Owned(_) => None,
-        }
+    pub(crate) fn changed(&self, index: usize) -> Option<&Arc<LazyRows>> {
+        self.lazy(index).filter(|rows| rows.parent().is_some())
     }
 
     /// The block of a row, and the row's place in it.
@@ -121,9 +130,9 @@ impl RowTable {
         Some((block, ordinal.wrapping_sub(block.first) as usize))
     }
 
-    fn record<'t>(&'t self, offset: usize, data: &'t [u8], row: usize) -> &'t [u8] {
+    fn record(&self, offset: usize, row: usize) -> &[u8] {
         let at = offset + row * self.stride;
-        data.get(at..at + self.stride).unwrap_or(&[])
+        self.bytes.get(at..at + self.stride).unwrap_or(&[])
     }
 
     /// The id of a row; 0 for an ordinal outside the table.
@@ -131,9 +140,9 @@ impl RowTable {
     pub fn id(&self, ordinal: u32) -> u64 {
         let Some((block, row)) = self.place(ordinal) else { return 0 };
         let record = match &block.records {
-            Records::File(offset) => self.record(*offset, &self.bytes, row),
-            Records::Owned(data) => self.record(0, data, row),
-            Records::Changed(rows) => return rows.id(row),
+            Records::File(offset) => self.record(*offset, row),
+            Records::Unread => return 0,
+            Records::Lazy(rows) => return rows.id(row),
         };
         record.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
     }
@@ -144,9 +153,9 @@ impl RowTable {
     pub fn vector(&self, ordinal: u32) -> &[u8] {
         let Some((block, row)) = self.place(ordinal) else { return &[] };
         let record = match &block.records {
-            Records::File(offset) => self.record(*offset, &self.bytes, row),
-            Records::Owned(data) => self.record(0, data, row),
-            Records::Changed(rows) => return rows.vector(row),
+            Records::File(offset) => self.record(*offset, row),
+            Records::Unread => return &[],
+            Records::Lazy(rows) => return rows.vector(row),
         };
         record.get(8..).unwrap_or(&[])
     }
@@ -157,13 +166,13 @@ impl RowTable {
     pub fn records(&self, first: u32, most: u32) -> &[u8] {
         let Some((block, row)) = self.place(first) else { return &[] };
         let count = (block.count as usize).saturating_sub(row).min(most as usize);
-        let (data, offset): (&[u8], usize) = match &block.records {
-            Records::File(offset) => (&self.bytes, *offset),
-            Records::Owned(data) => (data, 0),
-            Records::Changed(rows) => return rows.records(row, count),
+        let offset = match &block.records {
+            Records::File(offset) => *offset,
+            Records::Unread => return &[],
+            Records::Lazy(rows) => return rows.records(row, count),
         };
         let start = offset + row * self.stride;
-        data.get(start..start + count * self.stride).unwrap_or(&[])
+        self.bytes.get(start..start + count * self.stride).unwrap_or(&[])
     }
 
     /// The bytes behind the table.

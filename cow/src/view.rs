@@ -297,22 +297,25 @@ impl View {
     }
 
     /// A block device has no length in its metadata, and keeps the one it has.
-    fn is_cut(&self, meta: &fs::Metadata) -> bool {
-        !meta.file_type().is_block_device() && meta.len() < self.stamp.len
+    /// That bytes of the view are gone, where they are: `meta` is what the file is now.
+    fn cut(&self, meta: &fs::Metadata) -> Option<String> {
+        let is_cut = !meta.file_type().is_block_device() && meta.len() < self.stamp.len;
+        (self.bytes().is_poisoned() || is_cut).then(|| {
+            format!(
+                "truncated by another program: {} of {} bytes are left; restore the file",
+                meta.len().min(self.stamp.len),
+                self.stamp.len
+            )
+        })
     }
 
     /// What became of the file since the view was made, where the view cannot be trusted or outlives it. One fstat.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
         let meta = self.file.metadata().ok()?;
-        if self.bytes().is_poisoned() || self.is_cut(&meta) {
-            return Some(format!(
-                "truncated by another program: {} of {} bytes are left; restore the file",
-                meta.len().min(self.stamp.len),
-                self.stamp.len
-            ));
-        }
-        (meta.nlink() == 0).then(|| "removed by another program; its last state is shown".into())
+        let removed =
+            || (meta.nlink() == 0).then(|| "removed by another program; its last state is shown".into());
+        self.cut(&meta).or_else(removed)
     }
 
     /// Fails also when the file shrank and nobody noticed yet. One fstat.
@@ -321,17 +324,8 @@ impl View {
     /// [`Error::Damaged`].
     pub fn check_whole(&self) -> Result<(), Error> {
         self.check_intact()?;
-        match self.file.metadata() {
-            Ok(meta) if self.is_cut(&meta) => Err(Error::Damaged {
-                path: self.path.clone(),
-                what: format!(
-                    "the file was truncated by another program: {} of {} bytes are left; restore it",
-                    meta.len(),
-                    self.stamp.len
-                ),
-            }),
-            _ => Ok(()),
-        }
+        let cut = self.file.metadata().ok().and_then(|meta| self.cut(&meta));
+        cut.map_or(Ok(()), |what| Err(Error::Damaged { path: self.path.clone(), what }))
     }
 
     /// The state in numbers. O(segments).

@@ -18,10 +18,11 @@ use rvf_format::{SegType, Segment, vec_seg};
 use rvf_index::Progress;
 
 use crate::error::Error;
+use crate::load::{BlockKey, segment_key};
 use crate::meta_cache::{MetaCache, cache_of};
 use crate::scratch;
 use crate::source::open_regular;
-use crate::store::{BlockKey, Store, segment_key};
+use crate::store::Store;
 use crate::types::{Access, BadRow, Batch, DeleteReport, Event, Fields, IngestReport};
 use crate::view::View;
 

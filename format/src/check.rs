@@ -287,14 +287,7 @@ impl Rows {
                 out.damaged += u64::from(block.count);
                 continue;
             }
-            if let crate::contents::Rows::Changed(delta) = &block.rows {
-                out.ids.extend(&delta.ids);
-            }
-            for row in block.rows_of(bytes).chunks_exact(block.stride()) {
-                if let Some((id, _)) = row.split_first_chunk::<8>() {
-                    out.ids.insert(u64::from_le_bytes(*id));
-                }
-            }
+            out.ids.extend(block.ids(bytes));
         }
         out
     }

@@ -1,6 +1,7 @@
 //! What an open store holds: vector blocks, metadata segments, index, witness head, branch state.
 
 use crate::checksum::{ALGO_LEGACY, ChecksumState};
+use crate::columns::Columns;
 use crate::cow_map::CowMap;
 use crate::delta::Delta;
 use crate::finding::Finding;
@@ -11,6 +12,7 @@ use crate::membership::Membership;
 use crate::quant::{Quant, Quantiser};
 use crate::recover::{Located, Opened};
 use crate::{vec_seg, witness};
+use std::borrow::Cow as Shared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use zerocopy::FromBytes;
@@ -23,8 +25,10 @@ pub enum Rows {
         /// File offset of the first row.
         offset: u64,
     },
-    /// Transcoded from the columnar layout to the row layout, or put together from a DELTA and inherited rows.
-    Owned(Arc<[u8]>),
+    /// Component by component in the file.
+    Columns(Arc<Columns>),
+    /// Those of a segment that fails its checksum and that could not be counted without believing it: none.
+    Unread,
     /// Changes of inherited rows, which nothing in this file can put together.
     Changed(Arc<Delta>),
 }
@@ -48,25 +52,59 @@ impl VecBlock {
         crate::vec_seg::row_stride(self.dim)
     }
 
-    /// All rows, `count * stride` bytes, from the bytes of the file; none for changes of inherited rows.
-    pub fn rows_of<'a>(&'a self, bytes: &'a [u8]) -> &'a [u8] {
-        let len = self.stride() * self.count as usize;
+    /// All rows, `count * stride` bytes, from the bytes of the file; none for changes of inherited rows. O(rows) for columns, which
+    /// are put together.
+    pub fn rows_of<'a>(&self, bytes: &'a [u8]) -> Shared<'a, [u8]> {
         match &self.rows {
-            Rows::InFile { offset } => crate::header::slice(bytes, &(*offset..*offset + len as u64)),
-            Rows::Owned(rows) => rows.get(..len).unwrap_or(&[]),
-            Rows::Changed(_) => &[],
+            Rows::InFile { offset } => {
+                let len = self.stride() * self.count as usize;
+                Shared::Borrowed(crate::header::slice(bytes, &(*offset..*offset + len as u64)))
+            }
+            Rows::Columns(columns) => {
+                let mut rows = Vec::with_capacity(self.stride() * self.count as usize);
+                columns.put_rows(bytes, 0..self.count as usize, &mut rows);
+                Shared::Owned(rows)
+            }
+            Rows::Changed(_) | Rows::Unread => Shared::Borrowed(&[]),
         }
     }
 
-    /// Id and component bytes of one row; `None` past the end.
-    pub fn row<'a>(&'a self, bytes: &'a [u8], index: u32) -> Option<(u64, &'a [u8])> {
+    /// Id and component bytes of one row; `None` past the end, and for changes of inherited rows.
+    pub fn row<'a>(&self, bytes: &'a [u8], index: u32) -> Option<(u64, Shared<'a, [u8]>)> {
         if index >= self.count {
             return None;
         }
-        let start = index as usize * self.stride();
-        let row = self.rows_of(bytes).get(start..start + self.stride())?;
-        let (id, components) = row.split_first_chunk::<8>()?;
-        Some((u64::from_le_bytes(*id), components))
+        let at = index as usize;
+        match &self.rows {
+            Rows::InFile { offset } => {
+                let start = offset + (at * self.stride()) as u64;
+                let row = crate::header::slice(bytes, &(start..start + self.stride() as u64));
+                let (id, components) = row.split_first_chunk::<8>()?;
+                Some((u64::from_le_bytes(*id), Shared::Borrowed(components)))
+            }
+            Rows::Columns(columns) => {
+                let mut row = Vec::with_capacity(self.stride());
+                columns.put_rows(bytes, at..at + 1, &mut row);
+                let components = row.split_off(row.len().min(8));
+                Some((*columns.ids().get(at)?, Shared::Owned(components)))
+            }
+            Rows::Changed(_) | Rows::Unread => None,
+        }
+    }
+
+    /// The ids of all rows, without a look at their vectors.
+    pub fn ids<'a>(&'a self, bytes: &'a [u8]) -> Box<dyn Iterator<Item = u64> + 'a> {
+        match &self.rows {
+            Rows::InFile { offset } => {
+                let len = self.stride() * self.count as usize;
+                let rows = crate::header::slice(bytes, &(*offset..*offset + len as u64));
+                let ids = rows.chunks_exact(self.stride()).filter_map(|row| row.first_chunk::<8>());
+                Box::new(ids.map(|id| u64::from_le_bytes(*id)))
+            }
+            Rows::Columns(columns) => Box::new(columns.ids().iter().copied()),
+            Rows::Changed(delta) => Box::new(delta.ids.iter().copied()),
+            Rows::Unread => Box::new(std::iter::empty()),
+        }
     }
 
     /// Hashes the payload. O(payload); nothing in [`read`] does this. A block that is not
@@ -122,7 +160,7 @@ const MAX_FINDINGS: usize = 256;
 const MAX_WITNESS_STEPS: usize = 64;
 
 /// Collects what a store holds. O(segments): payloads of VEC and META are neither hashed nor scanned, except columnar
-/// VEC payloads, which are transcoded.
+/// VEC payloads, which are hashed, and whose ids are read.
 ///
 /// Without a manifest, all VEC and META segments of the file count, in file order.
 pub fn read(bytes: &[u8], opened: &Opened) -> Contents {
@@ -135,7 +173,7 @@ pub fn read(bytes: &[u8], opened: &Opened) -> Contents {
     reader.out
 }
 
-/// The branch state alone, as [`read`] finds it, without a look at vectors: columnar ones would be transcoded. O(directory).
+/// The branch state alone, as [`read`] finds it, without a look at vectors: columnar ones would be hashed. O(directory).
 pub fn branch_state(bytes: &[u8], opened: &Opened) -> Option<Cow> {
     let manifest = &opened.manifest.as_ref()?.manifest;
     let mut reader = Reading::new(bytes, opened);
@@ -203,7 +241,7 @@ struct Reading<'a> {
     /// Bytes that may still be hashed to make up for damaged headers.
     budget: u64,
     /// The scalar quantiser that the directory lists last, with its tier; `Err` when it is damaged.
-    quant: Option<Result<(u8, vec_seg::Scale), ()>>,
+    quant: Option<Result<(u8, Arc<vec_seg::Scale>), ()>>,
     out: Contents,
 }
 
@@ -273,7 +311,7 @@ impl<'a> Reading<'a> {
     }
 
     /// What one-byte codes of columnar blocks mean: the scalar quantiser of this dimension that is listed last.
-    fn quantiser(&mut self, located: &Located) -> Option<Result<(u8, vec_seg::Scale), ()>> {
+    fn quantiser(&mut self, located: &Located) -> Option<Result<(u8, Arc<vec_seg::Scale>), ()>> {
         let manifest = &located.manifest;
         manifest.entries_of(SegType::QUANT).rev().find_map(|entry| {
             let listed = listed(self.bytes, self.layout, entry, &mut self.budget);
@@ -284,7 +322,7 @@ impl<'a> Reading<'a> {
                 Some(Quant { tier, dim, quantiser: Quantiser::Scalar { min, max } })
                     if dim == manifest.dimension =>
                 {
-                    Some(vec_seg::Scale::new(&min, &max).map(|scale| (tier, scale)).ok_or(()))
+                    Some(vec_seg::Scale::new(&min, &max).map(|scale| (tier, Arc::new(scale))).ok_or(()))
                 }
                 Some(_) => None,
             }
@@ -374,16 +412,16 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Adds the blocks of a columnar VEC segment that have the right dimension, as rows.
+    /// Adds the blocks of a columnar VEC segment that have the right dimension. Ids are read, and checksums looked at; vectors are not.
     fn columnar(&mut self, segment: Segment, dim: Option<u16>) {
         let payload = segment.payload_of(self.bytes);
         if !segment.verify(self.bytes).usable() {
             // Kept as an empty block, so that the damage is reported where that of other blocks is.
             let dim = dim.unwrap_or(0);
-            self.out.blocks.push(VecBlock { dim, count: 0, rows: Rows::Owned(Arc::from([])), segment });
+            self.out.blocks.push(VecBlock { dim, count: 0, rows: Rows::Unread, segment });
             return;
         }
-        let blocks = match vec_seg::decode_columnar(payload) {
+        let blocks = match vec_seg::stored_blocks(payload) {
             Ok(blocks) => blocks,
             Err(error) => {
                 let text = format!("columnar vector segment is damaged: {error}");
@@ -393,9 +431,10 @@ impl<'a> Reading<'a> {
         };
         let dim =
             dim.unwrap_or_else(|| majority(blocks.iter().map(|block| (block.dim, block.ids.len() as u64))));
-        let mut rows = Vec::new();
-        let (mut used, mut left_out) = (0usize, 0usize);
-        for block in &blocks {
+        let mut columns = Columns::new(dim);
+        let start = usize::try_from(segment.payload.start).unwrap_or(usize::MAX);
+        let mut left_out = 0usize;
+        for block in blocks {
             let scale = match &self.quant {
                 Some(Err(())) if block.dtype == vec_seg::DTYPE_U8 => {
                     let text =
@@ -407,25 +446,23 @@ impl<'a> Reading<'a> {
                 Some(Ok((tier, scale))) if *tier == block.tier => Some(scale),
                 _ => None,
             };
-            match block.to_scaled_rows(scale).filter(|_| block.dim == dim) {
-                Some(more) => {
-                    rows.extend_from_slice(&more);
-                    used += block.ids.len();
-                }
-                None => left_out += block.ids.len(),
+            let (rows, crc_ok) = (block.ids.len(), block.crc_ok);
+            if !columns.push(block, start, scale) {
+                left_out += rows;
             }
-            if !block.crc_ok {
+            if !crc_ok {
                 let text = "columnar vector block fails its CRC-32C; the segment hash holds, so it is used";
                 self.find(Finding::warning("vec-crc", segment.offset, text));
             }
         }
+        let used = columns.ids().len();
         let text = format!(
             "columnar vector segment: {used} rows read, {left_out} of another dimension or type left out (the \
              reference ignores such segments)"
         );
         self.find(Finding::note("columnar", segment.offset, text));
         let count = u32::try_from(used).unwrap_or(u32::MAX);
-        self.out.blocks.push(VecBlock { dim, count, rows: Rows::Owned(rows.into()), segment });
+        self.out.blocks.push(VecBlock { dim, count, rows: Rows::Columns(Arc::new(columns)), segment });
     }
 
     /// Adds a DELTA segment, whose rows a reader of the whole chain puts together.
@@ -433,7 +470,7 @@ impl<'a> Reading<'a> {
         let dim = self.out.dimension;
         if !segment.verify(self.bytes).usable() {
             // Kept as an empty block, so that the damage is reported where that of other blocks is.
-            self.out.blocks.push(VecBlock { dim, count: 0, rows: Rows::Owned(Arc::from([])), segment });
+            self.out.blocks.push(VecBlock { dim, count: 0, rows: Rows::Unread, segment });
             return;
         }
         match Delta::parse(segment.payload_of(self.bytes)) {

@@ -12,6 +12,7 @@
 
 pub mod check;
 pub mod checksum;
+pub mod columns;
 pub mod contents;
 pub mod cow_map;
 pub mod delta;

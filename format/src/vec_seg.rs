@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, codes};
 use crate::reader::{Reader, put_varint};
+use std::ops::Range;
 
 /// Element type of a columnar block: binary16.
 pub const DTYPE_F16: u8 = 1;
@@ -88,30 +89,36 @@ pub fn dtype_name(dtype: u8) -> &'static str {
 impl Block {
     /// Rows of the row layout: id and `dim` f32 each. `None` for a dtype whose values are not numbers.
     pub fn to_rows(&self) -> Option<Vec<u8>> {
-        self.to_scaled_rows(None)
-    }
-
-    /// As [`Block::to_rows`]; codes of one byte mean what the quantiser says, where there is one.
-    pub fn to_scaled_rows(&self, scale: Option<&Scale>) -> Option<Vec<u8>> {
-        if self.dtype > 4 {
+        if self.dtype > DTYPE_U8 {
             return None;
         }
-        let scale = scale.filter(|scale| self.dtype == DTYPE_U8 && scale.len() == usize::from(self.dim));
-        let (count, size) = (self.ids.len(), element_size(self.dtype));
-        let mut out = Vec::with_capacity(count * row_stride(self.dim));
+        let mut out = Vec::with_capacity(self.ids.len() * row_stride(self.dim));
+        let shape = (usize::from(self.dim), self.ids.len(), self.dtype);
         for (row, id) in self.ids.iter().enumerate() {
             out.extend_from_slice(&id.to_le_bytes());
-            for component in 0..usize::from(self.dim) {
-                let at = (component * count + row) * size;
-                let element = self.data.get(at..at + size)?;
-                let value = match (scale, element) {
-                    (Some(scale), [code]) => scale.value(component, *code),
-                    _ => element_f32(self.dtype, element)?,
-                };
-                out.extend_from_slice(&value.to_le_bytes());
-            }
+            put_vector(&self.data, shape, row, None, &mut out);
         }
         Some(out)
+    }
+}
+
+/// Appends the components of one row of a block of (dimension, rows, dtype) whose data these are; 0 for what is not there.
+pub(crate) fn put_vector(
+    data: &[u8],
+    (dim, count, dtype): (usize, usize, u8),
+    row: usize,
+    scale: Option<&Scale>,
+    out: &mut Vec<u8>,
+) {
+    let size = element_size(dtype);
+    for component in 0..dim {
+        let at = (component * count + row) * size;
+        let element = data.get(at..at + size).unwrap_or(&[]);
+        let value = match (scale, element) {
+            (Some(scale), [code]) => scale.value(component, *code),
+            _ => element_f32(dtype, element).unwrap_or(0.0),
+        };
+        out.extend_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -274,16 +281,41 @@ fn directory(payload: &[u8]) -> Result<Vec<Line>> {
     Ok(out)
 }
 
+/// A block of a columnar payload, as it is stored.
+pub(crate) struct Stored {
+    pub(crate) dim: u16,
+    pub(crate) dtype: u8,
+    pub(crate) tier: u8,
+    pub(crate) ids: Vec<u64>,
+    /// Elements, by their place in the payload.
+    pub(crate) data: Range<usize>,
+    pub(crate) crc_ok: bool,
+}
+
 /// Reads a columnar payload. O(payload).
 ///
 /// # Errors
 /// [`Error::Corrupt`] when a block, an id map or a length does not hold.
 pub fn decode_columnar(payload: &[u8]) -> Result<Vec<Block>> {
+    let whole = |block: Stored| Block {
+        dim: block.dim,
+        dtype: block.dtype,
+        tier: block.tier,
+        ids: block.ids,
+        data: payload.get(block.data).unwrap_or(&[]).to_vec(),
+        crc_ok: block.crc_ok,
+    };
+    Ok(stored_blocks(payload)?.into_iter().map(whole).collect())
+}
+
+/// As [`decode_columnar`], without copying the elements.
+pub(crate) fn stored_blocks(payload: &[u8]) -> Result<Vec<Stored>> {
     let mut out = Vec::new();
     for line in directory(payload)? {
         let bytes = payload.get(line.start..line.end).unwrap_or(&[]);
         let mut r = Reader::new(bytes, "VEC block", codes::INVALID_CHECKSUM);
-        let data = r.take(line.count as usize * usize::from(line.dim) * element_size(line.dtype))?;
+        r.take(line.count as usize * usize::from(line.dim) * element_size(line.dtype))?;
+        let data = line.start..line.start + r.pos();
         let encoding = r.u8()?;
         let restart = usize::from(r.u16()?);
         let ids = r.u32()?;
@@ -306,14 +338,7 @@ pub fn decode_columnar(payload: &[u8]) -> Result<Vec<Block>> {
         }
         let hashed = bytes.get(..r.pos()).unwrap_or(&[]);
         let crc_ok = r.u32()? == crate::checksum::crc32c(hashed);
-        out.push(Block {
-            dim: line.dim,
-            dtype: line.dtype,
-            tier: line.tier,
-            ids: list,
-            data: data.to_vec(),
-            crc_ok,
-        });
+        out.push(Stored { dim: line.dim, dtype: line.dtype, tier: line.tier, ids: list, data, crc_ok });
     }
     Ok(out)
 }

@@ -162,17 +162,12 @@ fn vectors(
         object.insert("in_use".into(), false.into());
         return Ok(());
     };
-    let stride = block.stride();
-    let rows = block.rows_of(snap.view.bytes());
-    let columnar = matches!(block.rows, rvf_format::Rows::Owned(_));
+    let columnar = matches!(block.rows, rvf_format::Rows::Columns(_) | rvf_format::Rows::Unread);
     let dtype = match vec_seg::decode_columnar(payload) {
         Ok(blocks) if columnar => blocks.first().map_or("f32", |block| vec_seg::dtype_name(block.dtype)),
         _ => "f32",
     };
-    let ids = rows
-        .chunks_exact(stride.max(8))
-        .filter_map(|row| row.first_chunk::<8>())
-        .map(|id| u64::from_le_bytes(*id));
+    let ids = block.ids(snap.view.bytes());
     let (min, max) = ids.fold((None, None), |(min, max): (Option<u64>, Option<u64>), id| {
         (Some(min.map_or(id, |min| min.min(id))), Some(max.map_or(id, |max| max.max(id))))
     });

@@ -4,39 +4,12 @@
 
 mod mounted;
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use mounted::serving::Serving;
 use rvf_cow::{BadRow, Batch, CreateOptions, Metric, NoProgress, OpenOptions, SearchRequest, Store};
 
 const DIM: usize = 37;
-
-/// A server that ends with the test.
-struct Serving(Child, String);
-
-impl Serving {
-    fn new(store: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rvf"))
-            .args(["serve", "--bind", "127.0.0.1:0"])
-            .arg(store)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("rvf: listening on ").unwrap_or_else(|| panic!("{line:?}"));
-        Self(child, format!("http://{address}/"))
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The page after its scripts have run. A browser that had no time for them gives it back as it came; then it is asked again.
 fn visit(url: &str) -> String {
@@ -132,12 +105,12 @@ fn a_page_searches_the_file_as_the_engine_does() {
 
         let serving = Serving::new(&path);
         let words: Vec<String> = query.iter().map(f32::to_string).collect();
-        let page = visit(&format!("{}?k=12&q={}", serving.1, words.join(",")));
+        let page = visit(&format!("{}?k=12&q={}", serving.url(), words.join(",")));
         assert!(page.contains("data-state=\"ready\""), "{page}");
         assert_eq!(hits(&page), truth, "{metric:?}");
         // By the id of a stored vector, which is nearest to itself where distances say so.
         let id = truth[0].0;
-        let page = visit(&format!("{}?k=3&q={id}", serving.1));
+        let page = visit(&format!("{}?k=3&q={id}", serving.url()));
         let vector =
             store.view().resolved().find(id).map(|row| store.view().resolved().vector(row).to_vec()).unwrap();
         let vector: Vec<f32> =
@@ -157,21 +130,21 @@ fn what_a_page_cannot_search_it_says() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.rvf");
     drop(mounted::make_store(&path, 5));
-    let page = visit(&Serving::new(&path).1);
+    let page = visit(&Serving::new(&path).url());
     assert!(page.contains("carries no query module"), "{page}");
     let embed = ["embed-wasm", &path.display().to_string()].map(str::to_owned);
     let done = Command::new(env!("CARGO_BIN_EXE_rvf")).args(embed).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     let serving = Serving::new(&path);
-    let page = visit(&format!("{}?q=1,2", serving.1));
+    let page = visit(&format!("{}?q=1,2", serving.url()));
     assert!(page.contains("2 numbers; a vector of this store has 4"), "{page}");
-    let page = visit(&format!("{}?q=1,2,x,4", serving.1));
+    let page = visit(&format!("{}?q=1,2,x,4", serving.url()));
     assert!(page.contains("number 3 is not one"), "{page}");
     let child = dir.path().join("a.b.rvf");
     Store::open(&path, &OpenOptions::default())
         .unwrap()
         .branch(&child, &rvf_cow::BranchOptions::default())
         .unwrap();
-    let page = visit(&Serving::new(&child).1);
+    let page = visit(&Serving::new(&child).url());
     assert!(page.contains("this is a branch"), "{page}");
 }

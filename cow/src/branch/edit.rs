@@ -152,7 +152,8 @@ impl View {
     /// The reason, in one sentence.
     pub fn reference_opens(&self) -> Result<(), String> {
         let columns = |block: &rvf_format::contents::VecBlock| {
-            block.segment.kind() == SegType::VEC && matches!(block.rows, rvf_format::Rows::Owned(_))
+            use rvf_format::Rows::{Columns, Unread};
+            block.segment.kind() == SegType::VEC && matches!(block.rows, Columns(_) | Unread)
         };
         if self.blocks.iter().any(columns) {
             return Err(crate::branch::copy::COLUMNS.into());

@@ -1,12 +1,12 @@
 //! Rows of a branch that are stored as changes of the rows that it inherits (DELTA segments).
 //!
 //! They are rows of the branch itself from the moment its parent is known: they have ordinals, hide what they change, and are
-//! searched as the branch's own, so nothing that reads rows knows of deltas. Their ids are there at once. Their vectors are put
-//! together some hundred at a time when one of them is first read, and kept; a later view of the same file takes them over.
+//! searched as the branch's own, so nothing that reads rows knows of deltas. Their ids are there at once, their vectors when they
+//! are read ([`crate::lazy_rows`]).
 //! A store without any deltas pays for one look at a flag.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rvf_format::SegType;
 use rvf_format::contents::Rows;
@@ -16,7 +16,9 @@ use rvf_format::vec_seg::{self, row_stride};
 use rvf_format::{Finding, Severity};
 
 use crate::error::Error;
-use crate::store::{BlockKey, Store, segment_key};
+use crate::lazy_rows::LazyRows;
+use crate::load::{BlockKey, segment_key};
+use crate::store::Store;
 use crate::types::{Event, Overlay, OverlayReport};
 use crate::view::View;
 use crate::write::{Commit, SEGMENT_BYTES, WITNESS_CHANGE, count_rows, format_error};
@@ -26,62 +28,6 @@ const SEGMENT_COST: usize = 64 + delta::HEADER + 32;
 
 /// Bytes of the COW_MAP and MEMBERSHIP that the first DELTA of a branch makes necessary, about.
 const PAIR_COST: usize = 384;
-
-/// Rows that are put together at once: enough to pay for the look at the parent, and little to keep when only one is wanted.
-const PIECE_ROWS: usize = 128;
-
-/// The rows of one DELTA over one state of the parent.
-#[derive(Debug)]
-pub(crate) struct ChangedRows {
-    parent: Arc<View>,
-    delta: Arc<Delta>,
-    /// Rows, put together when one of them was first read.
-    pieces: Box<[OnceLock<Box<[u8]>>]>,
-}
-
-impl ChangedRows {
-    /// Fails with an id that the parent does not show. O(n log n), vectors are not looked at.
-    fn new(parent: &Arc<View>, delta: &Arc<Delta>) -> Result<Self, u64> {
-        let above = parent.resolved();
-        if let Some(missing) = delta.ids.iter().find(|id| above.find(**id).is_none()) {
-            return Err(*missing);
-        }
-        let pieces = (0..delta.ids.len().div_ceil(PIECE_ROWS)).map(|_| OnceLock::new()).collect();
-        Ok(Self { parent: Arc::clone(parent), delta: Arc::clone(delta), pieces })
-    }
-
-    /// The id of a row; 0 past the end.
-    pub(crate) fn id(&self, row: usize) -> u64 {
-        self.delta.ids.get(row).copied().unwrap_or(0)
-    }
-
-    /// The vector of a row; empty past the end.
-    pub(crate) fn vector(&self, row: usize) -> &[u8] {
-        self.records(row, 1).get(8..).unwrap_or(&[])
-    }
-
-    /// Ids and vectors of rows from this one on, side by side: as many as were put together with it, `most` at the most.
-    pub(crate) fn records(&self, row: usize, most: usize) -> &[u8] {
-        let Some(piece) = self.pieces.get(row / PIECE_ROWS) else { return &[] };
-        let stride = row_stride(self.delta.dim);
-        let records = piece.get_or_init(|| self.put_together(row / PIECE_ROWS * PIECE_ROWS, stride));
-        let from = row % PIECE_ROWS * stride;
-        records.get(from..records.len().min(from + most * stride)).unwrap_or(&[])
-    }
-
-    fn put_together(&self, first: usize, stride: usize) -> Box<[u8]> {
-        let above = self.parent.resolved();
-        let ids = self.delta.ids.iter().enumerate().skip(first).take(PIECE_ROWS);
-        let mut records = Vec::with_capacity(stride * ids.len());
-        for (at, id) in ids {
-            if let Some(place) = above.find(*id) {
-                records.extend_from_slice(&id.to_le_bytes());
-                self.delta.apply(at, above.vector(place), &mut records);
-            }
-        }
-        records.into_boxed_slice()
-    }
-}
 
 /// What is to be written as a DELTA.
 pub(crate) struct Patches {
@@ -124,7 +70,7 @@ impl View {
     fn delta_rows(&self, id: u64) -> u64 {
         let deltas = self.contents.blocks.iter().filter_map(|block| match &block.rows {
             Rows::Changed(delta) => Some(delta),
-            Rows::InFile { .. } | Rows::Owned(_) => None,
+            Rows::InFile { .. } | Rows::Columns(_) | Rows::Unread => None,
         });
         deltas.filter(|delta| delta.ids.binary_search(&id).is_ok()).count() as u64
     }
@@ -152,14 +98,14 @@ impl View {
                     "is one of too many: more than {MAX_ROWS_PER_ID} for each inherited vector"
                 ))),
                 (_, Some(_), Some(rows)) => Ok(Arc::clone(rows)),
-                (Some(parent), Some(_), None) => ChangedRows::new(parent, delta)
+                (Some(parent), Some(_), None) => LazyRows::of_changes(parent, delta)
                     .map(Arc::new)
                     .map_err(|id| Some(format!("changes vector {id}, which the parent does not have"))),
             };
             left = allowed.unwrap_or(left);
             let offset = block.segment.offset;
             match rows {
-                Ok(rows) => self.rows.put_changed(index, rows),
+                Ok(rows) => self.rows.put_lazy(index, rows),
                 Err(why) => {
                     self.damaged.push(range);
                     unusable.extend(why.map(|why| (offset, why)));
@@ -213,13 +159,16 @@ impl View {
 }
 
 /// The rows that `before` has of the same segments over the same state of the parent, with what was put together of them.
-fn taken_over(view: &View, parent: &Arc<View>, before: Option<&View>) -> HashMap<BlockKey, Arc<ChangedRows>> {
+fn taken_over(view: &View, parent: &Arc<View>, before: Option<&View>) -> HashMap<BlockKey, Arc<LazyRows>> {
     let Some(before) = before.filter(|b| (b.stamp.dev, b.stamp.ino) == (view.stamp.dev, view.stamp.ino))
     else {
         return HashMap::new();
     };
     let rows = before.blocks.iter().enumerate().filter_map(|(index, block)| {
-        let rows = before.rows.changed(index).filter(|rows| Arc::ptr_eq(&rows.parent, parent))?;
+        let rows = before
+            .rows
+            .changed(index)
+            .filter(|rows| rows.parent().is_some_and(|above| Arc::ptr_eq(above, parent)))?;
         Some((segment_key(&block.segment), Arc::clone(rows)))
     });
     rows.collect()

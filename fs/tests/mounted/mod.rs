@@ -1,6 +1,8 @@
 //! A store, a mountpoint, and the daemon between them, taken away again whatever happens.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
+pub mod serving;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
