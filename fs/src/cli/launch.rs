@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(short, long, default_value_t = 8080)]
     port: u16,
-    /// MiB of memory [default: 256, or what the file asks for]
+    /// MiB of memory [default: 128 for a store of up to 16 MiB, else 256; or what the file asks for]
     #[arg(short, long, value_name = "MIB")]
     memory_mb: Option<u32>,
     /// Virtual processors [default: 1, or what the file asks for]

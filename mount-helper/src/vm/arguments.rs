@@ -14,7 +14,7 @@ Boots the kernel in a microVM (QEMU) whose only process serves the store: POST /
 rvf serve does. 'listening on 127.0.0.1:PORT' on stdout says that it answers; SIGINT or SIGTERM ends it.
 
   --port N            port on 127.0.0.1; 0 takes a free one [default: 8080]
-  --memory MIB        memory of the machine [default: 256, or what the file asks for]
+  --memory MIB        memory of the machine [default: 128 for a store of up to 16 MiB, else 256; or what the file asks for]
   --vcpus N           virtual processors [default: 1, or what the file asks for]
   --boot-timeout SEC  time until the guest answers [default: 60]
   --accel WHICH       kvm, tcg (emulated), or auto: kvm where a probe finds that it works [default: auto]

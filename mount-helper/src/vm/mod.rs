@@ -40,8 +40,11 @@ use snapshot::Place;
 
 pub use arguments::HELP;
 
-/// MiB of memory of a machine when nobody says how much.
-const MEMORY_MB: u32 = 256;
+/// MiB of memory of a machine when nobody says how much: for a store that is small, and for others. What is kept and read
+/// again of a machine grows with its memory, used or not.
+const MEMORY_MB: [u32; 2] = [128, 256];
+/// Bytes of the largest small store.
+const SMALL_STORE: u64 = 16 << 20;
 /// How long a machine that was told to end may take.
 const LAST_TIME: Duration = Duration::from_secs(3);
 
@@ -150,11 +153,13 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
 }
 
 fn plan(kernel: &KernelFacts, parts: &Parts, arguments: &Arguments, accelerator: Accelerator) -> Plan {
+    let [small, large] = MEMORY_MB;
+    let usual = if parts.store_len <= SMALL_STORE { small } else { large };
     Plan {
         arch: kernel.arch.unwrap_or(rvf_kernel::Arch::X86_64),
         accelerator,
         firmware: arguments.firmware.unwrap_or(parts.firmware),
-        memory_mb: arguments.memory_mb.unwrap_or_else(|| kernel.header.min_memory_mb.max(MEMORY_MB)),
+        memory_mb: arguments.memory_mb.unwrap_or_else(|| kernel.header.min_memory_mb.max(usual)),
         vcpus: arguments.vcpus.unwrap_or_else(|| kernel.header.vcpu_count.max(1)),
         file_cmdline: kernel.cmdline.as_bytes().to_vec(),
         guest: GuestArguments { len: parts.store_len, port: GUEST_PORT },

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rvf_format::FileBytes;
 use rvf_kernel::vm::{Firmware, initramfs, kernel_release, needed_modules};
 
 use super::arguments::Arguments;
@@ -39,6 +40,10 @@ impl Parts {
         let program = read(&path)?;
         let archive = initramfs(&program, &modules)
             .map_err(|e| Failure::missing(format!("{}: {e}", path.display())))?;
+        // What another program cut away meanwhile reads as zeros.
+        if program.is_poisoned() {
+            return Err(Failure::missing(format!("{}: it was changed meanwhile", path.display())));
+        }
         Ok(Self {
             kernel,
             initramfs: Sealed::copy("rvf-initramfs", &archive).map_err(memory)?,
@@ -91,11 +96,12 @@ fn guest(arguments: &Arguments) -> Result<PathBuf, Failure> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// Mapped, because most of a program that was not stripped is not needed.
+fn read(path: &Path) -> Result<FileBytes, Failure> {
     let said = |e: &dyn std::fmt::Display| Failure::missing(format!("{}: {e}", path.display()));
     let meta = fs::metadata(path).map_err(|e| said(&e))?;
     if !meta.is_file() || meta.len() > MAX_GUEST {
         return Err(said(&"this is no guest program"));
     }
-    fs::read(path).map_err(|e| said(&e))
+    File::open(path).and_then(|file| FileBytes::map(&file, meta.len())).map_err(|e| said(&e))
 }

@@ -7,13 +7,18 @@ mod machine;
 mod sys;
 
 use machine::Failed;
-use rvf_cow::{Access, OpenOptions, Store};
+use rvf_cow::{Access, OpenOptions, SearchRequest, Store};
 use rvf_kernel::server::{Options, Server};
 use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GuestArguments, READY_MARKER};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes of vectors with which a query is made beforehand.
+const MAX_WARM_BYTES: u64 = 8 << 20;
+const WARM_TIME: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
@@ -37,9 +42,31 @@ fn run() -> Result<(), Failed> {
     let options = OpenOptions { access: Access::ReadOnly, verify: false, ..OpenOptions::default() };
     let store = Store::open_device(Path::new(DRIVE), arguments.len, &options)
         .map_err(|e| Failed(format!("cannot open the store: {e}")))?;
+    warm_up(&store);
     let server = serve(store, &arguments).map_err(|e| Failed(format!("cannot listen: {e}")))?;
     say(&format!("{READY_MARKER}{}", arguments.port));
     server.run().map_err(|e| Failed(format!("cannot accept connections: {e}")))
+}
+
+/// Has the store make, before anybody waits for it, what its first query would make: a machine that goes on from here has it
+/// already. With many vectors the start would take long for it, and then it is left to the first query.
+fn warm_up(store: &Store) {
+    let view = store.view();
+    let bytes = view.live().saturating_mul(4 * view.dimension() as u64);
+    if bytes > MAX_WARM_BYTES {
+        return;
+    }
+    let query = vec![1.0; view.dimension()];
+    // What is wrong with the store is for those to hear who ask it.
+    let _answer = view.search(&SearchRequest {
+        queries: &query,
+        k: 1,
+        ef: None,
+        filter: None,
+        exact: false,
+        deadline: Some(Instant::now() + WARM_TIME),
+        threads: 1,
+    });
 }
 
 fn serve(store: std::sync::Arc<Store>, arguments: &GuestArguments) -> std::io::Result<Server> {
