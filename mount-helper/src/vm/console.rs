@@ -15,7 +15,7 @@ pub(super) enum Word {
     /// The guest answers.
     Ready,
     /// It goes on after it stood still, and heard what was said with this token.
-    Awake(u64),
+    Awake(u32),
     /// It cannot, and why.
     Failed(String),
 }
@@ -91,7 +91,7 @@ fn word(line: &[u8]) -> Option<Word> {
         return port.parse::<u16>().is_ok().then_some(Word::Ready);
     }
     if let Some(token) = text.strip_prefix(AWAKE_MARKER) {
-        return u64::from_str_radix(token, 16).ok().map(Word::Awake);
+        return u32::from_str_radix(token, 16).ok().map(Word::Awake);
     }
     let reason = text.strip_prefix(FAILED_MARKER)?;
     Some(Word::Failed(reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()))

@@ -152,10 +152,11 @@ fn reason(machine: &mut Machine, error: &io::Error) -> String {
 
 /// What is new since the machine stood still.
 fn news() -> io::Result<Wake> {
-    let mut token = [0; 8];
+    let mut token = [0; 4];
     let mut seed = [0; rvf_kernel::vm::SEED];
     getrandom::fill(&mut token)?;
     getrandom::fill(&mut seed)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(Wake { token: u64::from_le_bytes(token), seconds: now.as_secs(), nanos: now.subsec_nanos(), seed })
+    let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    Ok(Wake { token: u32::from_le_bytes(token), millis, seed })
 }

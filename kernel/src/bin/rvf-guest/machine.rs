@@ -89,7 +89,7 @@ pub(super) fn listen_to_console() {
             return;
         }
         let Some(wake) = Wake::parse(&line) else { continue };
-        match sys::reseed(&wake.seed).and_then(|()| sys::set_clock(wake.seconds, wake.nanos)) {
+        match sys::reseed(&wake.seed).and_then(|()| sys::set_clock(wake.millis)) {
             Ok(()) => super::say(&wake.answer()),
             Err(e) => super::say(&format!("{FAILED_MARKER}cannot take up time and random numbers: {e}")),
         }

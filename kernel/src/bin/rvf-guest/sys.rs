@@ -59,9 +59,10 @@ pub(super) fn echo_off() {
 }
 
 /// Sets the clock.
-pub(super) fn set_clock(seconds: u64, nanos: u32) -> io::Result<()> {
-    let seconds = seconds.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    let time = libc::timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+pub(super) fn set_clock(millis: u64) -> io::Result<()> {
+    let seconds = (millis / 1000).try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let nanos = 1_000_000 * (millis % 1000) as libc::c_long;
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: nanos };
     // SAFETY: `time` is a timespec.
     match unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) } {
         0 => Ok(()),
