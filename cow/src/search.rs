@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rvf_index::exact::{self, Selection};
-use rvf_index::{Bitmap, Candidate, Hidden, Hit, Plan, Scratch, Within, default_ef, plan, sort_key};
+use rvf_index::{
+    Bitmap, Candidate, Elsewhere, Hidden, Hit, Plan, Scratch, Within, default_ef, plan, sort_key,
+};
 
 use crate::branch::resolve::Layer;
 use crate::error::Error;
@@ -162,10 +164,12 @@ impl Job<'_> {
         }
         let k = self.request.k;
         let mut answer = Answer { layer: "scan", exact: true, ..Answer::default() };
+        let all: u64 = self.parts.iter().map(|part| part.shown).sum();
         for part in self.parts {
             // No row farther than the `k`-th found so far can be answered.
             let bound = nth(&answer.hits, k, |hit| hit.distance);
-            part.search(self.request, q, bound, scratch, threads, &mut answer)?;
+            let elsewhere = Elsewhere { bound, share: part.shown as f32 / all.max(1) as f32 };
+            part.search(self.request, q, elsewhere, scratch, threads, &mut answer)?;
         }
         if let Some(hit) = answer.hits.iter().find(|hit| !hit.distance.is_finite()) {
             return Err(Error::Invalid {
@@ -191,17 +195,17 @@ impl<'a> Part<'a> {
         Self { view, layer, allow, shown: view.live_state().count().saturating_sub(masked) }
     }
 
-    /// Adds what is found here to an answer. Rows farther than `bound` need not be found.
+    /// Adds what is found here to an answer. Rows farther than the bound need not be found.
     fn search(
         &self,
         request: &SearchRequest<'_>,
         q: &[f32],
-        bound: f32,
+        elsewhere: Elsewhere,
         scratch: &mut Scratch,
         threads: usize,
         answer: &mut Answer,
     ) -> Result<(), Error> {
-        let (view, live) = (self.view, self.view.live_state());
+        let (view, live, bound) = (self.view, self.view.live_state(), elsewhere.bound);
         let mask = self.layer.and_then(Layer::mask);
         let masked = self.layer.map_or(0, Layer::masked);
         let wanted = usize::try_from(self.shown).unwrap_or(usize::MAX).min(request.k);
@@ -238,7 +242,7 @@ impl<'a> Part<'a> {
                 let layer = self.layer.and_then(|layer| Some((layer.mask()?, layer.mask_count())));
                 let hidden = layer.or_else(|| live.denied().map(|rows| (rows, live.denied_count())));
                 let hidden = hidden.map(|(rows, count)| Hidden { rows, count });
-                image.search_near(q, wanted, ef, &view.rows, hidden, bound, scratch, &mut found)
+                image.search_near(q, wanted, ef, &view.rows, hidden, elsewhere, scratch, &mut found)
             }
         };
         let stats = stats.map_err(|e| Error::Invalid { what: e.to_string() })?;

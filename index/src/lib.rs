@@ -35,7 +35,7 @@ pub use bitmap::{Bitmap, Iter as BitmapIter};
 pub use build::{BuildParams, NoProgress, Progress, build, from_graph};
 pub use coded::{CodedRows, Within};
 pub use error::{Family, IndexError};
-pub use image::{Csr, Hidden, Image, ImageBytes, ReferenceGraph, SearchStats};
+pub use image::{Csr, Elsewhere, Hidden, Image, ImageBytes, ReferenceGraph, SearchStats};
 pub use metric::Metric;
 pub use plan::{Plan, SCAN_BELOW_ROWS, default_ef, plan};
 pub use rows::{Candidate, Hit, OwnedRows, Rows, sort_key};

@@ -21,7 +21,7 @@ use by_id::ById;
 use layout::{Header, Section};
 
 pub use export::{Csr, ReferenceGraph};
-pub use search::{Hidden, SearchStats};
+pub use search::{Elsewhere, Hidden, SearchStats};
 
 /// Bytes that an image is read from: anything that derefs to a byte slice and can be shared between threads.
 pub trait ImageBytes: Send + Sync + 'static {

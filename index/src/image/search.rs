@@ -32,6 +32,23 @@ pub struct Hidden<'a> {
     pub count: u64,
 }
 
+/// What a search knows of other images of the same rows' store.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Elsewhere {
+    /// Rows farther than this are of no interest: enough nearer ones were found there. Infinite: all are.
+    pub bound: f32,
+    /// Share of all rows, 0 to 1, that lie in this image.
+    pub share: f32,
+}
+
+/// Part of the least number of expansions that is made for a share of the rows. Chosen on branches of the Debian package
+/// embeddings (8 and 31 percent of the rows) and of 1,000,000 synthetic rows (1 percent): where the answers are not expected,
+/// half the walk finds as many of them as all of it.
+fn least_of(least: usize, share: f32) -> usize {
+    let part = (0.3 + 1.3 * share.max(0.0).sqrt()).min(1.0);
+    ((least as f32 * part).ceil() as usize).clamp(1, least.max(1))
+}
+
 /// How many nodes a walk keeps at least, so that those the codes' rounding put behind the `k`-th can still be tried.
 pub(crate) fn kept_at_least(k: usize) -> usize {
     k.saturating_add((k / 2).max(10))
@@ -103,8 +120,7 @@ impl Image {
 
     /// As [`Image::search`] for a search that has found something elsewhere, or must not answer some few rows.
     ///
-    /// Rows farther than `bound` are of no interest (infinite: all are): the walk ends where nothing nearer can be
-    /// expected, and there may be fewer than `k` answers. Where few rows are hidden, asking of every row on the way
+    /// Within a bound the walk ends where nothing nearer can be expected, and there may be fewer than `k` answers. Where few rows are hidden, asking of every row on the way
     /// whether it may be answered costs more than finding some more and dropping those.
     ///
     /// # Errors
@@ -117,7 +133,7 @@ impl Image {
         ef: usize,
         rows: &dyn Rows,
         hidden: Option<Hidden<'_>>,
-        bound: f32,
+        elsewhere: Elsewhere,
         scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, IndexError> {
@@ -143,8 +159,13 @@ impl Image {
         let mean = k as f64 * count as f64 / matching.max(1) as f64;
         let more = (mean + mean.sqrt()).ceil() as usize;
         let mut stop = self.stop(k + more, wide, &scratch.query);
+        let bound = elsewhere.bound;
         if bound.is_finite() {
             stop.outer = stop.bound(bound - scratch.query.offset);
+            // On the sphere of an inner product distances say little about how far the walk has come.
+            if self.metric != Metric::InnerProduct {
+                stop.least = least_of(stop.least, elsewhere.share);
+            }
         }
         stats.visited += walk(view.links, view.nodes, view.codes, &[entry], stop, scratch);
         std::mem::swap(&mut scratch.pool, &mut scratch.results);
