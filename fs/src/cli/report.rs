@@ -28,7 +28,7 @@ pub(super) fn status(args: &StatusArgs, out: &mut Out) -> Result<(), Failure> {
     let view = store.view();
     let status = view.status();
     let ratio = status.dead_space_ratio;
-    if let Some(Err(missing)) = view.parent_state() {
+    if let Err(missing) = view.complete() {
         note(&format!("warning: only its own rows are counted: {missing}"));
     }
     if args.json {
