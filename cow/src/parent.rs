@@ -19,6 +19,8 @@ use rvf_format::{FileBytes, FileIdentity};
 
 use crate::branch::pin::{self, Pin};
 use crate::branch::resolve::Layer;
+use crate::error::Error;
+use crate::reach::reach;
 use crate::source::open_regular;
 use crate::view::View;
 
@@ -102,8 +104,8 @@ pub(crate) fn find(
         Ok(found) => Ok(found),
         // A compaction of the parent leaves its old state here.
         Err(missing) => state_in(&kept, cow, pin, visited).map_err(|_| match kept.file_name() {
-            // It is hidden, so `mv *` leaves it behind.
-            Some(name) if path.exists() && !kept.exists() => format!(
+            // It is hidden, so `mv *` leaves it behind. Neither place may be one that this process serves.
+            Some(name) if reach(&path).is_ok() && matches!(reach(&kept), Err(Error::NotFound { .. })) => format!(
                 "{missing}; a compaction keeps that state as {}, a hidden file, which has to come along when files are moved",
                 name.display()
             ),
