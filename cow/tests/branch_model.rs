@@ -497,7 +497,13 @@ impl World {
         self.reopen(at);
         for child in children {
             self.reopen(child);
-            self.nodes[child].store.view().complete().expect_err("its parent is not where it was");
+            let view = self.nodes[child].store.view();
+            // A compaction that a crash cut off may have given the state that it stands on its hidden name already.
+            let kept = view
+                .parent_view()
+                .and_then(|parent| parent.path().extension())
+                .is_some_and(|e| e == "pinned");
+            assert!(kept || view.complete().is_err(), "its parent is not where it was");
             self.nodes[child].store.reparent(&self.path(at)).expect("led there");
         }
     }
