@@ -464,8 +464,9 @@ fn a_full_disk_makes_no_half_branch() {
         .filter(|name| name != "filler" && name != "store.rvf" && name != "store.rvf.lock")
         .collect();
     let result = (output.status.code(), left, m.read("error"));
-    drop(m);
+    // First, or the directory that is removed with the mount is still busy.
     run_ok("umount", [Path::new("-l"), &source]);
+    drop(m);
     assert_eq!(result.0, Some(1), "{result:?}");
     assert!(result.1.is_empty(), "{result:?}");
     assert!(result.2.contains("no space left"), "{result:?}");
