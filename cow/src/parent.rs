@@ -244,6 +244,14 @@ impl View {
         self.parent.as_ref()?.as_ref().ok().map(|parent| &parent.view)
     }
 
+    /// The file that a copy-on-write child names as its parent, whose newest state a merge changes. The state that the child
+    /// stands on may lie elsewhere by then, under the name that a compaction keeps it by.
+    #[must_use]
+    pub fn parent_file(&self) -> Option<PathBuf> {
+        let cow = self.contents.cow.as_ref()?;
+        Some(directory_of(&self.path).join(&cow.map.parent_path))
+    }
+
     /// When what the store shows was last changed, as far as times tell: a branch without a commit of its own shows what its
     /// parent shows, and if nothing came after that in the parent's file, since when that does.
     #[must_use]

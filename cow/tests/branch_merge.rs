@@ -158,6 +158,35 @@ fn conflicts_are_reported_and_nothing_is_written() {
     assert!(matches!(fresh.merge_into(&parent), Err(Error::Frozen { .. })));
 }
 
+/// Once a parent was compacted, its branches stand on a hidden file. A merge into that was lost with it.
+#[test]
+fn a_merge_goes_into_the_parent_and_not_into_a_kept_state() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("p.rvf");
+    let parent = create(&path, 0..20);
+    drop(branch(&parent, &dir.path().join("c.rvf")));
+    parent.delete(&[3]).expect("delete");
+    parent.compact(&NoProgress).expect("compact");
+    let child = open(&dir.path().join("c.rvf"));
+    put(&child, &[100], 5);
+    let kept = child.view().parent_view().expect("a parent").path().to_path_buf();
+    assert_ne!(kept, path);
+    assert_eq!(child.view().parent_file(), Some(path.clone()));
+    assert_eq!(parent.view().parent_file(), None);
+    let before = std::fs::read(&kept).expect("read");
+    assert!(matches!(child.merge_into(&open(&kept)), Err(Error::Invalid { .. })));
+    assert_eq!(std::fs::read(&kept).expect("read"), before);
+
+    let target = child.view().parent_file().expect("a parent");
+    assert_eq!(child.merge_into(&open(&target)).expect("merge").added, 1);
+    drop(child);
+    std::fs::remove_file(dir.path().join("c.rvf")).expect("rm");
+    let parent = open(&path);
+    parent.compact(&NoProgress).expect("compact");
+    assert!(!kept.exists());
+    assert_eq!(ids(&parent), (0..20).filter(|id| *id != 3).chain([100]).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_branch_of_a_branch_folds_into_the_branch() {
     let dir = tempfile::tempdir().expect("dir");

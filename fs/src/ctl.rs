@@ -286,11 +286,10 @@ fn open_beside(dir: &StoreDir, path: &Path, access: Access) -> Result<Arc<Store>
 }
 
 fn merge(dir: &Arc<StoreDir>) -> Result<(), Error> {
-    let snap = dir.snap();
-    let parent = snap.view.parent_view().ok_or_else(|| {
+    let parent = dir.snap().view.parent_file().ok_or_else(|| {
         Error::invalid("merge: this store is no branch, so there is nothing to fold it into")
     })?;
-    let parent = open_beside(dir, parent.path(), Access::ReadWrite)?;
+    let parent = open_beside(dir, &parent, Access::ReadWrite)?;
     let report = dir.store.merge_into(&parent)?;
     if !report.conflicts.is_empty() {
         let ids: Vec<String> = report.conflicts.iter().take(20).map(conflicting).collect();

@@ -119,6 +119,25 @@ fn stores_are_compared_and_branches_folded_in() {
     assert!(dir.fails(&["merge", "a.rvf"], 1).contains("is no branch"));
 }
 
+/// The parent was found in the state that the branch stands on, which a compaction keeps in a hidden file: the merge was
+/// complete, and lost.
+#[test]
+fn a_merge_goes_into_a_parent_that_was_compacted() {
+    let dir = Dir::new();
+    three(&dir);
+    dir.ok(&["branch", "a.rvf", "a.exp.rvf"]);
+    dir.write("more.jsonl", "{\"id\": 30, \"vector\": [3,3]}\n");
+    dir.ok(&["ingest", "a.exp.rvf", "-i", "more.jsonl"]);
+    dir.ok(&["delete", "a.rvf", "--ids", "1"]);
+    dir.ok(&["compact", "a.rvf"]);
+    let merged = dir.ok(&["merge", "a.exp.rvf"]);
+    assert!(!merged.contains(".pinned"), "{merged}");
+    std::fs::remove_file(dir.path("a.exp.rvf")).unwrap();
+    dir.ok(&["compact", "a.rvf"]);
+    let shown = dir.ok(&["export", "a.rvf"]);
+    assert!(shown.contains("\"id\": 30,") && !shown.contains("\"id\": 1,"), "{shown}");
+}
+
 #[test]
 fn children_are_what_their_type_says() {
     let dir = Dir::new();

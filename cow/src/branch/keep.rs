@@ -179,6 +179,12 @@ fn file_id_of(path: &Path) -> Option<[u8; 16]> {
     file_id(&recover::open(&bytes))
 }
 
+/// Whether this is the hidden name of a state that a compaction kept. What is changed under it is lost when no child needs
+/// that state any more.
+pub(crate) fn is_kept(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).and_then(key_in).is_some()
+}
+
 /// The key in a name that [`kept_name`] makes.
 fn key_in(name: &str) -> Option<&str> {
     let (_, key) = name.strip_prefix('.')?.strip_suffix(".pinned")?.rsplit_once('.')?;

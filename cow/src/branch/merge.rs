@@ -7,6 +7,7 @@ use rvf_format::journal::Journal;
 use rvf_format::{SegType, vec_seg};
 
 use crate::branch::diff::{Change, DiffReport, Difference, compare, diff};
+use crate::branch::keep::is_kept;
 use crate::error::Error;
 use crate::meta_cache::{MetaCache, cache_of};
 use crate::store::Store;
@@ -54,8 +55,8 @@ impl Store {
     /// written. The branch stays as it is. O(edits x depth x log n).
     ///
     /// # Errors
-    /// [`Error::Invalid`] when `parent` is not the store that this one is a branch of; [`Error::Unsupported`] when an
-    /// ancestor cannot be read; otherwise as [`Store::ingest`] on the parent.
+    /// [`Error::Invalid`] when `parent` is not the store that this one is a branch of, or an old state of it that a
+    /// compaction kept; [`Error::Unsupported`] when an ancestor cannot be read; otherwise as [`Store::ingest`] on the parent.
     pub fn merge_into(&self, parent: &Store) -> Result<MergeReport, Error> {
         self.refresh()?;
         let branch = self.view();
@@ -66,6 +67,15 @@ impl Store {
         if file_id(&base) != file_id(&parent.view()) {
             return Err(Error::Invalid {
                 what: format!("{}: is not the parent of {}", parent.path().display(), self.path().display()),
+            });
+        }
+        if is_kept(parent.path()) {
+            return Err(Error::Invalid {
+                what: format!(
+                    "{}: is an old state that a compaction kept, which goes when no branch needs it; merge into the file that \
+                     was compacted",
+                    parent.path().display()
+                ),
             });
         }
         let mut report = fold(Some(&base), &branch, parent)?;

@@ -100,15 +100,16 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Out) -> Result<(), Failure> {
     let branch = open::reading(&args.branch, false)?;
     let path = match &args.into {
         Some(path) => path.clone(),
-        None => match branch.view().parent_view() {
-            Some(parent) => parent.path().to_path_buf(),
-            None => {
-                return Err(Failure::new(format!(
-                    "{}: is no branch, or its parent is missing; say where that is with --into",
+        None => {
+            let view = branch.view();
+            view.complete()?;
+            view.parent_file().ok_or_else(|| {
+                Failure::new(format!(
+                    "{}: is no branch, so there is nothing to fold it into",
                     args.branch.display()
-                )));
-            }
-        },
+                ))
+            })?
+        }
     };
     let parent = open::writing(&path, &args.waiting)?;
     let report = branch.merge_into(&parent)?;
