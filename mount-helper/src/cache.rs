@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Metadata};
-use std::io::{self, Seek as _, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -182,7 +182,7 @@ impl Cache {
     pub fn put(&self, key: &Key, bytes: &[u8]) -> io::Result<()> {
         let mut pending = self.begin(key)?;
         pending.write_all(bytes)?;
-        pending.finish()
+        pending.finish().map(drop)
     }
 
     /// Removes the files that were not used for the longest time until all are within their bound, but never `newest`; and what
@@ -234,55 +234,82 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Bytes of its content.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Reads all of it, and compares it with its digest. `take` gets the pieces. O(content).
-    fn read_with(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
-        let mut digest = Sha256::new();
-        let mut at = 0;
-        while at < self.len {
-            let len = usize::try_from(self.len - at).unwrap_or(PIECE).min(PIECE);
-            let Some(piece) = piece.get_mut(..len) else { return Err(damaged()) };
-            self.file.read_exact_at(piece, HEAD as u64 + at).map_err(|_| damaged())?;
-            digest.update(&*piece);
-            take(piece);
-            at += len as u64;
-        }
-        if <[u8; DIGEST]>::from(digest.finalize()) != self.digest {
-            return Err(damaged());
-        }
-        // Being used makes it the newest again. That it is not is no reason not to use it.
-        let _unmarked = self.file.set_modified(SystemTime::now());
-        Ok(())
-    }
-
     /// The content.
     ///
     /// # Errors
     /// When it is not what was kept.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
+    pub fn read(self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.len).map_err(|_| damaged())?);
-        self.read_with(|piece| bytes.extend_from_slice(piece))?;
+        let mut content = self.content();
+        content.read_to_end(&mut bytes)?;
+        content.finish()?;
         Ok(bytes)
     }
 
-    /// A descriptor for reading whose offset is at the begin of the content, which was compared with its digest.
+    /// The content piece by piece. It is known to be what was kept when [`Content::finish`] says so, and not before.
+    pub fn content(self) -> Content {
+        Content { kept: self, at: 0, piece: Vec::new(), taken: 0, hash: Sha256::new() }
+    }
+}
+
+/// The content of a kept file, being read.
+#[derive(Debug)]
+pub struct Content {
+    kept: Kept,
+    /// Bytes of the content that were read from the file.
+    at: u64,
+    piece: Vec<u8>,
+    /// Bytes of the piece that were consumed.
+    taken: usize,
+    hash: Sha256,
+}
+
+impl BufRead for Content {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.taken == self.piece.len() {
+            let left = self.kept.len - self.at;
+            self.piece.resize(usize::try_from(left).unwrap_or(PIECE).min(PIECE), 0);
+            self.taken = 0;
+            self.kept.file.read_exact_at(&mut self.piece, HEAD as u64 + self.at).map_err(|_| damaged())?;
+            self.hash.update(&self.piece);
+            self.at += self.piece.len() as u64;
+        }
+        Ok(self.piece.get(self.taken..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.taken = self.piece.len().min(self.taken + len);
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut piece = self.fill_buf()?;
+        let len = piece.read(into)?;
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl Content {
+    /// Compares what was read, and what is left, with what was kept.
     ///
     /// # Errors
-    /// When it is not what was kept.
-    pub fn checked(mut self) -> io::Result<File> {
-        self.read_with(|_| {})?;
-        self.file.seek(SeekFrom::Start(HEAD as u64))?;
-        Ok(self.file)
+    /// When it is not the same.
+    pub fn finish(mut self) -> io::Result<()> {
+        loop {
+            let len = self.fill_buf()?.len();
+            if len == 0 {
+                break;
+            }
+            self.consume(len);
+        }
+        if <[u8; DIGEST]>::from(self.hash.finalize()) != self.kept.digest {
+            return Err(damaged());
+        }
+        // Being used makes it the newest again. That it is not is no reason not to use it.
+        let _unmarked = self.kept.file.set_modified(SystemTime::now());
+        Ok(())
     }
 }
 
@@ -315,19 +342,20 @@ impl Write for Pending<'_> {
 }
 
 impl Pending<'_> {
-    /// Gives it its name, in the place of an older one.
+    /// Gives it its name, in the place of an older one. Gives the bytes of its content.
     ///
     /// It is not synced: after a power cut the digest tells what is not there.
     ///
     /// # Errors
     /// What writing and renaming report.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<u64> {
         let digest = std::mem::take(&mut self.digest).finalize();
         self.file.write_all_at(self.cache.kind.magic, 0)?;
         self.file.write_all_at(&digest, self.cache.kind.magic.len() as u64)?;
         fs::rename(&self.path, self.cache.directory.join(&self.name))?;
         self.named = true;
-        self.cache.make_room(&self.name)
+        self.cache.make_room(&self.name)?;
+        Ok(self.len - HEAD as u64)
     }
 }
 
@@ -342,7 +370,6 @@ impl Drop for Pending<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     const KIND: Kind = Kind { name: "test", magic: b"RVFTEST1", most: 4 << 20, most_of_all: 5 << 20 };
@@ -387,11 +414,12 @@ mod tests {
         cache.put(&key, &content).unwrap();
         let kept = || cache.find(&key).and_then(|kept| kept.expect("a file").read());
         assert_eq!(kept().unwrap(), content);
-        let mut file = cache.find(&key).unwrap().unwrap().checked().unwrap();
-        let mut read = Vec::new();
-        file.read_to_end(&mut read).unwrap();
-        assert_eq!(read, content);
-        assert!(file.write_all(b"x").is_err(), "it is for reading only");
+        let mut pieces = cache.find(&key).unwrap().unwrap().content();
+        let mut head = [0; 100];
+        pieces.read_exact(&mut head).unwrap();
+        assert_eq!(head, content[..100]);
+        assert_eq!(pieces.fill_buf().unwrap(), &content[100..PIECE]);
+        pieces.finish().unwrap();
         assert!(cache.find(&Key::of("another").finish()).unwrap().is_none());
 
         let path = place.join(key.name());
@@ -402,7 +430,7 @@ mod tests {
             bad[at] ^= 1;
             fs::write(&path, &bad).unwrap();
             assert!(kept().is_err(), "byte {at}");
-            assert!(at < 8 || cache.find(&key).unwrap().unwrap().checked().is_err(), "byte {at}");
+            assert!(at < 8 || cache.find(&key).unwrap().unwrap().content().finish().is_err(), "byte {at}");
         }
         for len in [0, 7, HEAD - 1, HEAD, whole.len() - 1] {
             fs::write(&path, &whole[..len]).unwrap();

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use caps::{CapSet, Capability, CapsHashSet};
@@ -59,6 +60,8 @@ pub enum Network {
     None,
     /// Listening on these ports.
     Listen(Vec<u16>),
+    /// Listening on any port.
+    Serve,
     /// Everything.
     Any,
 }
@@ -255,6 +258,15 @@ impl Confinement {
         Ok(applied)
     }
 
+    /// What Landlock is to restrict, as a descriptor for a process that takes it upon itself before it executes a program.
+    ///
+    /// # Errors
+    /// [`ConfineError`] when a path cannot be opened, or the kernel has no Landlock.
+    pub fn landlock(&self) -> Result<OwnedFd, ConfineError> {
+        let created = self.ruleset()?;
+        Option::<OwnedFd>::from(created).ok_or_else(|| cannot("landlock")(&"the kernel has none"))
+    }
+
     fn limit(&self) -> Result<(), ConfineError> {
         let Limits { data, cpu_seconds, files, file_size, processes } = self.limits;
         let all = [
@@ -333,8 +345,13 @@ impl Confinement {
             .map_err(fail)?
             .scope(Scope::from_all(WANTED_ABI))
             .map_err(fail)?;
-        if self.network != Network::Any {
-            ruleset = ruleset.handle_access(AccessNet::from_all(WANTED_ABI)).map_err(fail)?;
+        let restricted = match self.network {
+            Network::Any => BitFlags::empty(),
+            Network::Serve => AccessNet::ConnectTcp.into(),
+            Network::None | Network::Listen(_) => AccessNet::from_all(WANTED_ABI),
+        };
+        if !restricted.is_empty() {
+            ruleset = ruleset.handle_access(restricted).map_err(fail)?;
         }
         let mut created = ruleset.create().map_err(fail)?;
         let reading = AccessFs::from_read(WANTED_ABI);

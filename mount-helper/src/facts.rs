@@ -22,8 +22,6 @@ pub const fn max_payload(kind: ExecKind) -> u64 {
 pub struct Facts {
     /// Where the program (image, object or module) lies in the payload.
     pub program: Range<usize>,
-    /// Which of the hashes that a header may store is stored of it.
-    pub integrity: Integrity,
     /// The rest, by kind.
     pub of: FactsOf,
 }
@@ -85,7 +83,7 @@ pub struct WasmFacts {
 }
 
 impl Facts {
-    /// Takes a payload apart, and checks everything that its kind's format and limits say. O(payload).
+    /// Takes a payload apart, and checks everything that its kind's format and limits say. Of a kernel only headers are read.
     ///
     /// # Errors
     /// What does not hold, in words.
@@ -94,6 +92,22 @@ impl Facts {
             ExecKind::Kernel => kernel(payload),
             ExecKind::Ebpf => ebpf(payload),
             ExecKind::Wasm => wasm(payload),
+        }
+    }
+
+    /// Which of the hashes that a header may store is stored of the program. O(payload).
+    ///
+    /// # Errors
+    /// Those of [`Facts::of`].
+    pub fn integrity(kind: ExecKind, payload: &[u8]) -> Result<Integrity, String> {
+        match kind {
+            ExecKind::Kernel => {
+                Kernel::parse(payload).map(|kernel| kernel.integrity()).map_err(|e| e.to_string())
+            }
+            ExecKind::Ebpf => {
+                Program::parse(payload).map(|program| program.integrity()).map_err(|e| e.to_string())
+            }
+            ExecKind::Wasm => Wasm::parse(payload).map(|wasm| wasm.integrity()).map_err(|e| e.to_string()),
         }
     }
 
@@ -159,7 +173,6 @@ fn kernel(payload: &[u8]) -> Result<Facts, String> {
         .filter(|binding| binding.manifest_root_hash != [0; 32] || binding.policy_hash != [0; 32]);
     Ok(Facts {
         program: within(payload, kernel.image)?,
-        integrity: kernel.integrity(),
         of: FactsOf::Kernel(KernelFacts {
             binding,
             cmdline: String::from_utf8_lossy(kernel.cmdline).into_owned(),
@@ -197,7 +210,6 @@ fn ebpf(payload: &[u8]) -> Result<Facts, String> {
     };
     Ok(Facts {
         program: within(payload, program.program)?,
-        integrity: program.integrity(),
         of: FactsOf::Ebpf(EbpfFacts {
             program_type,
             type_name: program.type_name(),
@@ -222,7 +234,6 @@ fn wasm(payload: &[u8]) -> Result<Facts, String> {
     }
     Ok(Facts {
         program: within(payload, wasm.bytecode)?,
-        integrity: wasm.integrity(),
         of: FactsOf::Wasm(WasmFacts {
             role: wasm.role_name(),
             target: wasm.target,

@@ -49,6 +49,15 @@ impl Sealed {
         self.file.as_fd()
     }
 
+    /// The memory file with its offset at its begin, for who reads on from there.
+    ///
+    /// # Errors
+    /// What seeking reports.
+    pub fn rewound(&self) -> io::Result<BorrowedFd<'_>> {
+        rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Start(0))?;
+        Ok(self.file())
+    }
+
     /// Makes sure that the seals are there and the length is that of the mapped bytes.
     ///
     /// # Errors

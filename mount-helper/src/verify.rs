@@ -1,4 +1,5 @@
-//! The seven checks between a program in a file and its execution. Each fails closed; none is taken after one failed.
+//! The seven checks between a program in a file and its execution. Each fails closed; none counts after one failed. Hashes of
+//! what is large are computed beforehand, at the same time.
 //!
 //! 1. *structure and limits*: the store opens, the segment that is meant is listed, whole and of its kind, and everything in its
 //!    header holds together. The payload is then copied into a sealed memory file, once; the file is not read for it again, and
@@ -12,8 +13,10 @@
 //! 7. *handover*: the sealed bytes are still sealed and the same.
 
 use std::fs::File;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use rvf_cow::{Access, Bound, OpenOptions, Store, View};
 use rvf_crypto::{Content, Signature, TrustStore, Verdict, sha3_256};
@@ -162,9 +165,17 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
         format!("{kind} program {name}, {length} bytes in segment {number} at offset {offset}"),
     );
 
-    // 2
-    let digest = sha3_256(payload.bytes());
-    let note = content(wanted, &segment, &payload, &facts, &digest)?;
+    // 2, and the slow part of 4: a kernel has some megabytes, and what it is bound to may have more.
+    let apart = kind == ExecKind::Kernel;
+    let of_payload = || sha3_256(payload.bytes());
+    let of_program = || Facts::integrity(kind, payload.bytes());
+    let of_binding = || match &facts.of {
+        FactsOf::Kernel(kernel) => bound(kernel, &view, &policies),
+        _ => Ok("none: only kernels have one".into()),
+    };
+    let (binding, (digest, integrity)) = both(apart, of_binding, || both(apart, of_payload, of_program));
+    let integrity = integrity.map_err(|e| corrupt(Step::Content, e))?;
+    let note = content(wanted, &segment, &payload, integrity, &digest)?;
     pass(Step::Content, note);
 
     // 3
@@ -175,11 +186,7 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
     pass(Step::Signature, note);
 
     // 4
-    let binding = match &facts.of {
-        FactsOf::Kernel(kernel) => bound(kernel, &view, &policies)?,
-        _ => "none: only kernels have one".into(),
-    };
-    pass(Step::Binding, binding);
+    pass(Step::Binding, binding?);
 
     // 5
     pass(Step::Host, host(&facts)?);
@@ -216,6 +223,20 @@ pub fn verify(wanted: &Wanted, passed: &mut dyn FnMut(Passed)) -> Result<Verifie
         facts,
         digest,
         signer,
+    })
+}
+
+/// Does two things, at the same time where that is asked for: what forks later must have one thread, and one that has just
+/// ended may still be seen.
+fn both<A: Send, B>(apart: bool, a: impl Fn() -> A + Sync, b: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let other = apart.then(|| thread::Builder::new().spawn_scoped(scope, &a).ok()).flatten();
+        let b = b();
+        let a = match other {
+            Some(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            None => a(),
+        };
+        (a, b)
     })
 }
 
@@ -265,24 +286,15 @@ fn take(wanted: &Wanted) -> Result<(Arc<View>, u64, Segment, Sealed), Refusal> {
             entries.iter().position(|e| matches!(e, Entry::Segment(s) if s.offset == found.segment.offset));
         at.and_then(|at| at_number(at as u64 + 1))
     };
-    let plain = |name: &'_ str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
     let found = match &wanted.pick {
-        Pick::Name(name) if called(name).is_some() => called(name),
-        Pick::Name(name) if called(&plain(name)).is_some() => called(&plain(name)),
         Pick::First => listed.first().copied(),
         Pick::Segment(number) => at_number(*number),
         Pick::Entry(entry) => at_number(entry.segment),
         Pick::Name(name) => {
             let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-            let named = |wanted: &str| {
-                let programs = view.programs();
-                let mut found = programs.iter().rev().filter(|p| p.segment.kind() == kind.segment_type());
-                let offset = found.find(|p| p.name.as_deref() == Some(wanted))?.segment.offset;
-                listed.iter().copied().find(|(_, segment)| segment.offset == offset)
-            };
             let place = name.split_once('-').map_or(name.as_str(), |(head, _)| head).parse::<u64>().ok();
             let of_role = || listed.iter().copied().find(|(_, segment)| word(segment) == stem);
-            named(name).or_else(|| named(stem)).or_else(|| match place {
+            called(name).or_else(|| called(stem)).or_else(|| match place {
                 Some(number) => at_number(number),
                 None => of_role(),
             })
@@ -348,7 +360,7 @@ fn content(
     wanted: &Wanted,
     segment: &Segment,
     payload: &Sealed,
-    facts: &Facts,
+    integrity: Integrity,
     digest: &[u8; 32],
 ) -> Result<String, Refusal> {
     let fail = |reason: &str| Err(corrupt(Step::Content, reason));
@@ -360,7 +372,7 @@ fn content(
             return fail("the segment's checksum is of a kind that nobody can check");
         }
     }
-    if facts.integrity == Integrity::Mismatch {
+    if integrity == Integrity::Mismatch {
         return fail("the program is not what the hash in its header says");
     }
     if let Pick::Entry(entry) = &wanted.pick
@@ -368,7 +380,7 @@ fn content(
     {
         return fail("the payload is not the one that the entry names; look at the mount again");
     }
-    Ok(format!("sha3-256:{}; the header's hash of the program: {}", hex(digest), facts.integrity.word()))
+    Ok(format!("sha3-256:{}; the header's hash of the program: {}", hex(digest), integrity.word()))
 }
 
 /// The trusted key that signed the payload, if one did and none is needed. A program of our `own` is as good as signed: it is

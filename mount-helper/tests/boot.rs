@@ -10,6 +10,8 @@ mod vm;
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use vm::{ask, engine, here, steady, wait_for_end_of};
 
@@ -106,6 +108,49 @@ fn a_guest_that_panics_or_never_answers_comes_to_a_bounded_end() {
     let more = ["--boot-timeout", "3", "--modules", modules.to_str().unwrap()];
     let (status, said) = here.start(&place, &more).end();
     assert!(matches!(status, Some(1 | 124)), "{status:?} {said}");
+}
+
+#[test]
+fn the_emulator_can_read_programs_and_no_other_files() {
+    let Some(here) = here() else { return };
+    let place = here.place(&here.image, "");
+    // In the place of QEMU, something that says what it can do. Whoever it is, files of /etc and /tmp are free to it but for
+    // Landlock.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qemu-system-x86_64");
+    let made = dir.path().join("made");
+    let script = format!(
+        "#!/bin/sh\n\
+         (: < /usr/bin/env) && echo programs >&2\n\
+         (: < /etc/passwd) && echo settings >&2\n\
+         (: < /proc/version) && echo processes >&2\n\
+         (: > {}) && echo writing >&2\n\
+         exit 3\n",
+        made.display()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let said = |landlocked: bool| {
+        let output = match landlocked {
+            false => Command::new(&path).output().unwrap(),
+            true => {
+                let modules = here.modules.to_str().unwrap();
+                let store = place.store();
+                let words = ["--allow-unsigned", store.to_str().unwrap(), "--kind", "kernel", "--"];
+                let more = ["--port", "0", "--accel", "tcg", "--no-cache", "--modules", modules];
+                let path = format!("{}:/usr/bin:/bin", dir.path().display());
+                place.command(&[&words[..], &more].concat()).env("PATH", path).output().unwrap()
+            }
+        };
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let can = |text: &str| ["programs", "settings", "processes", "writing"].map(|word| text.contains(word));
+    assert_eq!(can(&said(false)), [true; 4]);
+    fs::remove_file(&made).unwrap();
+    let text = said(true);
+    assert_eq!(can(&text), [true, false, false, false], "{text}");
+    assert!(!made.exists() && text.contains("exit status: 3"), "{text}");
 }
 
 #[test]

@@ -125,13 +125,16 @@ fn a_state_that_is_not_what_was_kept_is_not_used() {
         bytes[whole.len() / 2] ^= 1;
         bytes
     };
-    // The last two have the right digest: it is QEMU that does not take them.
+    // The others have the right digest. The last one is well made, and it is QEMU that does not take it.
+    let devices = [&4_u64.to_le_bytes()[..], b"none"].concat();
     let bad = [
         ("damaged", flipped),
         ("damaged", whole[..whole.len() - 1].to_vec()),
         ("damaged", Vec::new()),
-        ("", kept_as(&content[..content.len() / 2])),
-        ("", kept_as(b"no state of a machine at all")),
+        ("ends too early", kept_as(&content[..content.len() / 2])),
+        ("too long", kept_as(b"no state of a machine at all")),
+        ("outside of the memory", kept_as(&[&devices, &[0xFF; 32][..]].concat())),
+        ("", kept_as(&devices)),
     ];
     for (n, (word, bytes)) in bad.iter().enumerate() {
         fs::write(&path, bytes).unwrap();

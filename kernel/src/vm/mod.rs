@@ -23,10 +23,12 @@ pub use wake::{AWAKE_MARKER, SEED, Wake};
 
 use std::net::Ipv4Addr;
 
-/// What the guest writes before the port, when it answers.
+/// What the guest writes before the port and [`GUEST_VERSION`], when it answers.
 pub const READY_MARKER: &str = "rvf-guest: ready ";
 /// What the guest writes before the reason, when it cannot serve.
 pub const FAILED_MARKER: &str = "rvf-guest: failed: ";
+/// Which guest it is: another one may not understand all that it is told.
+pub const GUEST_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The drive in the guest.
 pub const DRIVE: &str = "/dev/vda";
 /// Where the guest's modules are.

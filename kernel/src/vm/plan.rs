@@ -48,6 +48,8 @@ pub struct Descriptors {
     pub drive: RawFd,
     /// One end of a socket pair: the control channel.
     pub control: RawFd,
+    /// The file that is to be the guest's memory; without one it is QEMU's own.
+    pub memory: Option<RawFd>,
 }
 
 /// A machine to be started.
@@ -146,14 +148,14 @@ impl Plan {
             Accelerator::Kvm => ("kvm", "host"),
             Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
         };
-        let Descriptors { kernel, initramfs, drive, control } = fds;
-        let list = [
+        let Descriptors { kernel, initramfs, drive, control, memory } = fds;
+        let mut list = vec![
             ("-nodefaults", String::new()),
             ("-no-user-config", String::new()),
             ("-display", "none".into()),
             ("-no-reboot", String::new()),
             ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into()),
-            ("-machine", machine.into()),
+            ("-machine", format!("{machine}{}", memory.map_or("", |_| ",memory-backend=memory"))),
             ("-accel", accel.into()),
             ("-cpu", cpu.into()),
             ("-m", self.memory_mb.to_string()),
@@ -174,6 +176,13 @@ impl Plan {
             ("-netdev", "user,id=net,restrict=on,ipv6=off".into()),
             ("-device", format!("virtio-net-{bus},netdev=net{net}")),
         ];
+        if let Some(memory) = memory {
+            let size = self.memory_mb;
+            let file = format!(
+                "memory-backend-file,id=memory,size={size}M,share=on,mem-path=/proc/self/fd/{memory}"
+            );
+            list.push(("-object", file));
+        }
         let words = list.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
         Ok(words.filter(|word| !word.is_empty()).collect())
     }
@@ -195,7 +204,7 @@ mod tests {
         }
     }
 
-    const FDS: Descriptors = Descriptors { kernel: 5, initramfs: 6, drive: 7, control: 8 };
+    const FDS: Descriptors = Descriptors { kernel: 5, initramfs: 6, drive: 7, control: 8, memory: None };
 
     #[test]
     fn nothing_is_opened_by_name_and_nothing_is_left_open() {
@@ -210,6 +219,10 @@ mod tests {
         assert!(after("-blockdev").iter().all(|device| device.contains("read-only=on")));
         assert!(after("-netdev")[0].contains("restrict=on") && !after("-netdev")[0].contains("hostfwd"));
         assert!(after("-append")[0].ends_with("rvf.len=999 rvf.port=8080"));
+        assert!(after("-object").is_empty() && !after("-machine")[0].contains("memory-backend"));
+        let shared = plan().arguments(&Descriptors { memory: Some(9), ..FDS }).expect("a machine").join(" ");
+        assert!(shared.contains("size=128M,share=on,mem-path=/proc/self/fd/9"), "{shared}");
+        assert!(shared.contains(",memory-backend=memory "), "{shared}");
         for needed in ["-nodefaults", "-no-user-config", "-no-reboot"] {
             assert!(arguments.iter().any(|word| word == needed));
         }

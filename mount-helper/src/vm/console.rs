@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rvf_kernel::vm::{AWAKE_MARKER, FAILED_MARKER, READY_MARKER};
+use rvf_kernel::vm::{AWAKE_MARKER, FAILED_MARKER, GUEST_VERSION, READY_MARKER};
 
 /// Bytes of the end that are kept.
 const KEPT: usize = 16 << 10;
@@ -12,8 +12,8 @@ const MAX_LINE: usize = 4 << 10;
 /// A line that means something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// The guest answers.
-    Ready,
+    /// The guest answers, and whether it is the one that belongs to this program.
+    Ready { ours: bool },
     /// It goes on after it stood still, and heard what was said with this token.
     Awake(u32),
     /// It cannot, and why.
@@ -88,7 +88,8 @@ fn word(line: &[u8]) -> Option<Word> {
     let text = String::from_utf8_lossy(line);
     let text = text.trim();
     if let Some(port) = text.strip_prefix(READY_MARKER) {
-        return port.parse::<u16>().is_ok().then_some(Word::Ready);
+        let (port, version) = port.split_once(' ').unwrap_or((port, ""));
+        return port.parse::<u16>().is_ok().then_some(Word::Ready { ours: version == GUEST_VERSION });
     }
     if let Some(token) = text.strip_prefix(AWAKE_MARKER) {
         return u32::from_str_radix(token, 16).ok().map(Word::Awake);
@@ -104,14 +105,16 @@ mod tests {
     #[test]
     fn words_are_found_however_they_are_cut() {
         let text = format!(
-            "[    0.1] boot\r\n\n{READY_MARKER}8080\r\nx\n{AWAKE_MARKER}00ff\n{FAILED_MARKER}no drive\x1b[2J\n"
+            "[    0.1] boot\r\n\n{READY_MARKER}8080 {GUEST_VERSION}\r\nx\n{READY_MARKER}8080\n{AWAKE_MARKER}00ff\n{FAILED_MARKER}no drive\x1b[2J\n"
         );
         for size in [1, 2, 7, 1000] {
             let mut console = Console::default();
             assert!(console.is_silent());
             let words: Vec<Word> =
                 text.as_bytes().chunks(size).flat_map(|piece| console.take(piece)).collect();
-            assert_eq!(words, [Word::Ready, Word::Awake(255), Word::Failed("no drive [2J".into())]);
+            let ready = [true, false].map(|ours| Word::Ready { ours });
+            assert_eq!(words[..2], ready);
+            assert_eq!(words[2..], [Word::Awake(255), Word::Failed("no drive [2J".into())]);
             assert!(!console.is_silent());
         }
     }

@@ -57,11 +57,11 @@ pub(super) fn of(
 ) -> io::Result<Option<Inputs>> {
     let Some(store) = store(&verified.view)? else { return Ok(None) };
     // The numbers of descriptors do not matter.
-    let fds = Descriptors { kernel: 0, initramfs: 1, drive: 2, control: 3 };
+    let fds = Descriptors { kernel: 0, initramfs: 1, drive: 2, control: 3, memory: Some(4) };
     // A machine that cannot be is refused when it is started.
     let Ok(arguments) = plan.arguments(&fds) else { return Ok(None) };
     let program = fs::canonicalize(emulator)?;
-    let mut key = Key::of("rvf-exec machine v1")
+    let mut key = Key::of("rvf-exec machine v2")
         .with("rvf-exec", env!("CARGO_PKG_VERSION").as_bytes())
         .with("payload", &verified.digest)
         .with("initramfs", &Sha256::digest(parts.initramfs.bytes()))

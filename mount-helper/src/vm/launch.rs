@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use rvf_cow::View;
-use rvf_kernel::vm::{Accelerator, Plan, Wake};
+use rvf_kernel::vm::{Accelerator, GUEST_VERSION, Plan, Wake};
 
 use super::arguments::Arguments;
 use super::console::Word;
@@ -27,6 +27,8 @@ pub(super) struct Launch<'a> {
     pub(super) plan: &'a Plan,
     pub(super) parts: &'a Parts,
     pub(super) arguments: &'a Arguments,
+    /// Where its state is kept.
+    pub(super) place: Option<&'a Place>,
     pub(super) verbose: bool,
 }
 
@@ -42,33 +44,28 @@ pub(super) enum Launched {
 }
 
 impl Launch<'_> {
-    fn start(&self, restored: bool) -> Result<Machine, Failure> {
-        Machine::start(self.emulator, self.plan, self.parts, restored, self.verbose)
-    }
-
     /// Goes on from a state that was kept. Whatever is wrong with it is no failure.
     pub(super) fn restore(&self, kept: Kept) -> Result<Launched, Failure> {
         // QEMU starts while the state is read and compared with its digest.
-        let mut machine = self.start(true)?;
+        let mut machine = Machine::start(self, true)?;
         let until = Instant::now() + self.arguments.boot_time.min(WAKE_TIME);
-        let given = kept.checked().and_then(|state| snapshot::give(&mut machine, &state, until));
-        match given {
+        match snapshot::give(&mut machine, kept, until) {
             Ok(()) => self.wake(machine, until),
             Err(e) => Ok(Launched::Not(reason(&mut machine, &e))),
         }
     }
 
     /// Boots the kernel, and keeps its state where there is a place for it.
-    pub(super) fn boot(&self, place: Option<&Place>, view: &View) -> Result<Launched, Failure> {
+    pub(super) fn boot(&self, view: &View) -> Result<Launched, Failure> {
         let started = Instant::now();
         let deadline = started + self.arguments.boot_time;
         let by_kvm = self.plan.accelerator == Accelerator::Kvm;
-        let mut machine = self.start(false)?;
+        let mut machine = Machine::start(self, false)?;
         let silence = started + KVM_SILENCE;
-        loop {
+        let ours = loop {
             let until = if by_kvm && machine.is_silent() { silence.min(deadline) } else { deadline };
             match watch(&mut machine, until)? {
-                Event::Word(Word::Ready) => break,
+                Event::Word(Word::Ready { ours }) => break ours,
                 Event::Word(Word::Failed(reason)) => {
                     return Err(Failure::failed(format!("the guest cannot serve: {reason}")));
                 }
@@ -94,8 +91,15 @@ impl Launch<'_> {
                     )));
                 }
             }
+        };
+        let Some(place) = self.place else { return Ok(Launched::Answers(Box::new(machine))) };
+        if !ours {
+            let _gone = writeln!(
+                io::stderr(),
+                "rvf-exec: the machine's state is not kept: the guest program is not of version {GUEST_VERSION}"
+            );
+            return Ok(Launched::Answers(Box::new(machine)));
         }
-        let Some(place) = place else { return Ok(Launched::Answers(Box::new(machine))) };
         let said = match place.take(&mut machine, view) {
             Ok(Ok(len)) => format!("its state is kept for the next time: {len} bytes"),
             Ok(Err(reason)) => format!("its state is not kept: {reason}"),

@@ -2,23 +2,29 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rvf_kernel::vm::{Accelerator, Descriptors, Plan, PlanError};
+use rvf_kernel::vm::{Accelerator, Descriptors, PlanError};
 use serde_json::{Value, json};
 
 use super::console::{Console, Word};
-use super::parts::Parts;
+use super::launch::Launch;
+use super::memory::Memory;
 use super::qmp::Qmp;
 use super::sys::{self, Child as ChildSetup};
+use crate::confine::{Confinement, Network};
 use crate::run::{Failure, REFUSED_STATUS};
 
+/// Where systems have programs, libraries and what belongs to them.
+const PROGRAMS: [&str; 7] = ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/gnu/store"];
+/// Where the linker looks for the places of libraries.
+const LINKER_CACHE: &str = "/etc/ld.so.cache";
 /// Bytes of QEMU's own messages that are kept.
 const MAX_ERRORS: usize = 8 << 10;
 
@@ -42,6 +48,7 @@ pub(super) struct Machine {
     pidfd: OwnedFd,
     signals: OwnedFd,
     qmp: Qmp,
+    memory: Option<Memory>,
     console: Console,
     errors: Vec<u8>,
     words: VecDeque<Word>,
@@ -50,27 +57,28 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU. It boots at once, or waits for the state of a machine, when it is to be `restored`.
-    pub(super) fn start(
-        emulator: &Path,
-        plan: &Plan,
-        parts: &Parts,
-        restored: bool,
-        verbose: bool,
-    ) -> Result<Self, Failure> {
+    /// Starts QEMU. It boots at once, or waits for the state of a machine, when it is to be `restored`. Where a state is kept,
+    /// the guest's memory is a file of this process.
+    pub(super) fn start(launch: &Launch<'_>, restored: bool) -> Result<Self, Failure> {
+        let Launch { emulator, plan, parts, place, verbose, .. } = *launch;
         let failed = |e: io::Error| Failure::failed(format!("cannot start the machine: {e}"));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let memory =
+            place.map(|_| Memory::new(u64::from(plan.memory_mb) << 20)).transpose().map_err(failed)?;
         let fds = Descriptors {
             kernel: parts.kernel.file().as_raw_fd(),
             initramfs: parts.initramfs.file().as_raw_fd(),
             drive: parts.store.as_raw_fd(),
             control: theirs.as_raw_fd(),
+            memory: memory.as_ref().map(Memory::fd),
         };
         let refused = |e: PlanError| Failure { status: REFUSED_STATUS, message: e.to_string() };
         let mut arguments = plan.arguments(&fds).map_err(refused)?;
         if restored {
             arguments.extend(["-incoming", "defer"].map(str::to_owned));
         }
+        let kvm = plan.accelerator == Accelerator::Kvm;
+        let landlock = rights(emulator, kvm).landlock().map_err(|e| Failure::missing(format!("QEMU {e}")))?;
         // From here on signals wait to be looked at; the child begins with none blocked.
         let signals = sys::ending_signals().map_err(failed)?;
         let mut command = Command::new(emulator);
@@ -80,8 +88,9 @@ impl Machine {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
         let setup = ChildSetup {
-            keep: vec![fds.kernel, fds.initramfs, fds.drive, fds.control],
-            kvm: plan.accelerator == Accelerator::Kvm,
+            keep: [fds.kernel, fds.initramfs, fds.drive, fds.control].into_iter().chain(fds.memory).collect(),
+            kvm,
+            landlock,
             // The guest's memory, the translator's 64 MiB, and QEMU itself.
             data: (u64::from(plan.memory_mb) + 512) << 20,
         };
@@ -100,6 +109,7 @@ impl Machine {
             pidfd,
             signals,
             qmp: Qmp::new(ours),
+            memory,
             console: Console::default(),
             errors: Vec::new(),
             words: VecDeque::new(),
@@ -223,19 +233,17 @@ impl Machine {
         Ok(result.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Has QEMU do something.
-    pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> io::Result<Value> {
-        self.qmp.execute(command, arguments)
+    /// QEMU's control channel.
+    pub(super) fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
     }
 
-    /// The same, with a descriptor.
-    pub(super) fn execute_with(
-        &mut self,
-        command: &str,
-        arguments: &Value,
-        fd: BorrowedFd<'_>,
-    ) -> io::Result<Value> {
-        self.qmp.execute_with(command, arguments, fd)
+    /// The guest's memory.
+    ///
+    /// # Errors
+    /// When it is QEMU's alone.
+    pub(super) fn memory(&self) -> io::Result<&Memory> {
+        self.memory.as_ref().ok_or_else(|| io::Error::other("the machine's memory is not shared"))
     }
 
     /// Types a line on the console.
@@ -272,6 +280,20 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// What QEMU may do with files and the network: execute itself with its libraries, read its firmware, use KVM. What it has as
+/// descriptors it has anyway.
+fn rights(emulator: &Path, kvm: bool) -> Confinement {
+    let programs = PROGRAMS.iter().map(Path::new).chain([emulator]);
+    let existing = |path: &&Path| path.exists();
+    Confinement {
+        execute: programs.filter(existing).map(Path::to_path_buf).collect(),
+        read: [Path::new(LINKER_CACHE)].into_iter().filter(existing).map(Path::to_path_buf).collect(),
+        write: kvm.then(|| PathBuf::from("/dev/kvm")).into_iter().collect(),
+        network: Network::Serve,
+        ..Confinement::default()
     }
 }
 

@@ -15,6 +15,7 @@ mod inputs;
 mod kvm;
 mod launch;
 mod machine;
+mod memory;
 mod parts;
 mod qmp;
 mod snapshot;
@@ -99,13 +100,6 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
         let emulator = inputs::emulator(plan.program()).ok_or_else(|| {
             Failure::missing(format!("{} is not installed (Debian: qemu-system-x86)", plan.program()))
         })?;
-        let launch = Launch {
-            emulator: &emulator,
-            plan: &plan,
-            parts: &parts,
-            arguments: &arguments,
-            verbose: run.verbose,
-        };
         // Under KVM a boot takes little, and what a state depends on is more.
         let place = match cached && *accelerator == Accelerator::Tcg {
             true => place(&plan, &parts, &run.verified, &emulator).unwrap_or_else(|reason| {
@@ -114,13 +108,21 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
             }),
             false => None,
         };
-        let mut machine = match restored(&launch, place.as_ref(), &say)? {
+        let launch = Launch {
+            emulator: &emulator,
+            plan: &plan,
+            parts: &parts,
+            arguments: &arguments,
+            place: place.as_ref(),
+            verbose: run.verbose,
+        };
+        let mut machine = match restored(&launch, &say)? {
             Some(Launched::Answers(machine)) => {
                 say_more("it goes on from the state that an earlier boot left");
                 machine
             }
             Some(Launched::Ended) => return Ok(0),
-            Some(Launched::Not(_)) | None => match launch.boot(place.as_ref(), &run.verified.view)? {
+            Some(Launched::Not(_)) | None => match launch.boot(&run.verified.view)? {
                 Launched::Answers(machine) => machine,
                 Launched::Ended => return Ok(0),
                 Launched::Not(reason) => match *accelerator {
@@ -176,12 +178,8 @@ fn place(plan: &Plan, parts: &Parts, verified: &Verified, emulator: &Path) -> Re
 }
 
 /// The machine as an earlier boot left it; `None` where there is no such state, and what is wrong with one is said.
-fn restored(
-    launch: &Launch<'_>,
-    place: Option<&Place>,
-    say: &dyn Fn(&str),
-) -> Result<Option<Launched>, Failure> {
-    let Some(place) = place else { return Ok(None) };
+fn restored(launch: &Launch<'_>, say: &dyn Fn(&str)) -> Result<Option<Launched>, Failure> {
+    let Some(place) = launch.place else { return Ok(None) };
     let unused =
         |reason: &str| say(&format!("the state of an earlier boot is not used: {reason}; booting anew"));
     match place.find() {
@@ -217,7 +215,7 @@ fn attend(machine: &mut Machine) -> Result<u8, Failure> {
             Event::Word(Word::Failed(reason)) => {
                 return Err(Failure::failed(format!("the guest stopped serving: {reason}")));
             }
-            Event::Word(Word::Ready | Word::Awake(_)) | Event::Deadline => {}
+            Event::Word(Word::Ready { .. } | Word::Awake(_)) | Event::Deadline => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "signalfd, pre_exec, and the memory of the KVM probe")]
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -45,6 +45,8 @@ pub(super) struct Child {
     pub(super) kvm: bool,
     /// Bytes of memory that it may write to.
     pub(super) data: u64,
+    /// A Landlock ruleset.
+    pub(super) landlock: OwnedFd,
 }
 
 /// Has the child give up what it does not need, and end when this process ends.
@@ -81,6 +83,10 @@ pub(super) fn prepare(command: &mut Command, child: Child) {
             }
         }
         rustix::thread::set_no_new_privs(true)?;
+        // SAFETY: plain numbers; a descriptor of something else is an error.
+        if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, child.landlock.as_raw_fd(), 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
         // After the user: a change of user forgets it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         match rustix::process::getppid() == Some(parent) {

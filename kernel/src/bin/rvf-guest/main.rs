@@ -9,7 +9,7 @@ mod sys;
 use machine::Failed;
 use rvf_cow::{Access, OpenOptions, SearchRequest, Store};
 use rvf_kernel::server::{Options, Server};
-use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GuestArguments, READY_MARKER};
+use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GUEST_VERSION, GuestArguments, READY_MARKER};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,7 +44,7 @@ fn run() -> Result<(), Failed> {
         .map_err(|e| Failed(format!("cannot open the store: {e}")))?;
     warm_up(&store);
     let server = serve(store, &arguments).map_err(|e| Failed(format!("cannot listen: {e}")))?;
-    say(&format!("{READY_MARKER}{}", arguments.port));
+    say(&format!("{READY_MARKER}{} {GUEST_VERSION}", arguments.port));
     server.run().map_err(|e| Failed(format!("cannot accept connections: {e}")))
 }
 
