@@ -8,7 +8,8 @@ use rvf_crypto::SecretKey;
 
 use crate::branches::table::What;
 use crate::errno::Error;
-use crate::store_dir::StoreDir;
+use crate::store_dir::{self, StoreDir};
+use crate::tree::Tree;
 
 /// What reading `ctl` gives.
 pub const HELP: &str = "\
@@ -187,11 +188,11 @@ fn signed(dir: &StoreDir, segments: &[String]) -> Result<Target, Error> {
     Ok(Target::Segments(offsets))
 }
 
-/// Runs a verb. Takes as long as it takes: runs on a worker.
+/// Runs a verb that was written to the `ctl` of a store of `tree`. Takes as long as it takes: runs on a worker.
 ///
 /// # Errors
 /// What the store refuses; [`Error::Checksum`] when `verify` finds damage.
-pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
+pub fn run(tree: &Tree, dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
     match verb {
         Verb::Compact => {
             dir.writable()?;
@@ -227,7 +228,7 @@ pub fn run(dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
         }
         Verb::Merge => {
             dir.mount_writable()?;
-            merge(dir)?;
+            merge(tree, dir)?;
         }
         Verb::Sign { key, segments } => {
             dir.writable()?;
@@ -285,7 +286,7 @@ fn open_beside(dir: &StoreDir, path: &Path, access: Access) -> Result<Arc<Store>
     Ok(Store::open(path, &options)?)
 }
 
-fn merge(dir: &Arc<StoreDir>) -> Result<(), Error> {
+fn merge(tree: &Tree, dir: &Arc<StoreDir>) -> Result<(), Error> {
     let parent = dir.snap().view.parent_file().ok_or_else(|| {
         Error::invalid("merge: this store is no branch, so there is nothing to fold it into")
     })?;
@@ -302,6 +303,13 @@ fn merge(dir: &Arc<StoreDir>) -> Result<(), Error> {
                 ids.join(", ")
             ),
         });
+    }
+    // What was merged is there when the writer looks, not only when the watch has come round to it.
+    let merged = store_dir::file_id(&parent.view());
+    for shown in tree.open_stores().into_iter().filter(|shown| shown.file_id() == merged) {
+        if let Err(error) = shown.store.refresh() {
+            tracing::warn!(path = %shown.store.path().display(), %error, "merged, but cannot be read back yet");
+        }
     }
     let counts = [report.added, report.changed, report.removed].map(|count| count.to_string());
     let [added, changed, removed] = &counts;

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use rvf_cow::{Access, Event, OpenOptions, Progress, Store};
+use rvf_cow::{Access, Event, OpenOptions, Progress, Store, View};
 use rvf_crypto::Content;
 use rvf_format::ChecksumState;
 
@@ -332,9 +332,7 @@ impl StoreDir {
     /// The file id of the store; zeros when it has none.
     #[must_use]
     pub fn file_id(&self) -> [u8; 16] {
-        let snap = self.snap();
-        let manifest = snap.view.opened().manifest.as_ref().map(|located| &located.manifest);
-        manifest.and_then(|manifest| manifest.identity.as_ref()).map_or([0; 16], |identity| identity.file_id)
+        file_id(&self.snap().view)
     }
 
     /// Fails when the mount is read-only, or the store frozen: then nothing written would be taken, and opening says so.
@@ -399,6 +397,12 @@ impl StoreDir {
     pub fn jobs(&self) -> Vec<JobState> {
         self.jobs.lock().values().cloned().collect()
     }
+}
+
+/// The file id in a state of a store; zeros when it has none.
+pub(crate) fn file_id(view: &View) -> [u8; 16] {
+    let manifest = view.opened().manifest.as_ref().map(|located| &located.manifest);
+    manifest.and_then(|manifest| manifest.identity.as_ref()).map_or([0; 16], |identity| identity.file_id)
 }
 
 /// A long job under way.

@@ -31,3 +31,18 @@ fn a_merge_goes_into_the_store_that_was_compacted() {
     m.sh_ok("cat vectors/88");
     assert!(!m.path("vectors/10").exists());
 }
+
+/// The merge wrote the parent's file behind the back of its store in the mount, which learnt of it from the watch.
+#[test]
+fn what_was_merged_is_shown_at_once() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    m.sh_ok("cp -r branches/main branches/a && cp -r branches/a branches/b");
+    for id in 880..886 {
+        m.sh_ok(&format!("echo 1,2,3,4 > branches/b/vectors/{id} && echo merge > branches/b/ctl && cat branches/a/vectors/{id}"));
+        m.sh_ok(&format!(
+            "echo merge > branches/a/ctl && cat vectors/{id} && grep -qx 'vectors: {}' status",
+            id - 874
+        ));
+    }
+}

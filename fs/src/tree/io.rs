@@ -318,7 +318,7 @@ impl Tree {
 
     /// Runs lines written to `ctl`, one after another; the first that fails ends it.
     fn run_verbs(
-        &self,
+        self: &Arc<Self>,
         dir: &Arc<StoreDir>,
         lines: Vec<u8>,
         answer: impl FnOnce(Result<(), Error>) + Send + 'static,
@@ -337,14 +337,13 @@ impl Tree {
                 return answer(Err(error));
             }
         };
-        let dir = dir.clone();
-        let pool = self.commits.clone();
+        let (tree, dir) = (self.clone(), dir.clone());
         self.commits.run(move || {
             for (verb, background) in verbs {
                 if background {
-                    let dir = dir.clone();
-                    pool.run(move || {
-                        if let Err(error) = ctl::run(&dir, &verb) {
+                    let (apart, dir) = (tree.clone(), dir.clone());
+                    tree.commits.run(move || {
+                        if let Err(error) = ctl::run(&apart, &dir, &verb) {
                             dir.refuse(crate::node::Place::Top, "ctl", &error);
                             dir.events.push(
                                 "failed",
@@ -353,7 +352,7 @@ impl Tree {
                             );
                         }
                     });
-                } else if let Err(error) = ctl::run(&dir, &verb) {
+                } else if let Err(error) = ctl::run(&tree, &dir, &verb) {
                     dir.refuse(crate::node::Place::Top, "ctl", &error);
                     return answer(Err(error));
                 }
