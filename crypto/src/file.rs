@@ -20,17 +20,21 @@ pub(crate) enum Unread {
     Unfit(String),
 }
 
-/// The text of a small regular file that is `fit`. The name is looked up once: a file that takes it later is not read.
-pub(crate) fn read(
-    path: &Path,
-    fit: impl FnOnce(&Metadata) -> Result<(), String>,
-) -> Result<Zeroizing<String>, Unread> {
+/// Opens a file for [`read`]. The name is looked up once: a file that takes it later is not read.
+pub(crate) fn open(path: &Path) -> Result<File, Unread> {
     // Opening a device may do something; a FIFO would block, and O_NONBLOCK is for one that takes the name after this.
     if !std::fs::metadata(path).map_err(Unread::Io)?.is_file() {
         return Err(Unread::NotRegular);
     }
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(Unread::Io)?;
+    File::options().read(true).custom_flags(flags).open(path).map_err(Unread::Io)
+}
+
+/// The text of a small regular file that is `fit`.
+pub(crate) fn read(
+    file: File,
+    fit: impl FnOnce(&Metadata) -> Result<(), String>,
+) -> Result<Zeroizing<String>, Unread> {
     let meta = file.metadata().map_err(Unread::Io)?;
     if !meta.is_file() {
         return Err(Unread::NotRegular);

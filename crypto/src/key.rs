@@ -4,6 +4,7 @@
 //! make and read them: `openssl genpkey -algorithm ed25519` does. An ML-DSA secret key is its 32-byte seed (RFC 9881).
 
 use std::fmt;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -160,8 +161,14 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError::Io`] (environment), [`KeyError::File`] (caller, or policy where others may read it).
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let io = |source| KeyError::Io { path: path.to_path_buf(), source };
-        let wrong = |what: String| KeyError::File { path: path.to_path_buf(), what };
+        Self::read(file::open(path).map_err(|unread| Self::unread(path, unread))?, path)
+    }
+
+    /// The same of a file that was opened for reading; errors call it `path`.
+    ///
+    /// # Errors
+    /// As [`SecretKey::load`].
+    pub fn read(file: File, path: &Path) -> Result<Self, KeyError> {
         let secret = |meta: &std::fs::Metadata| match meta.mode() & 0o077 {
             0 => Ok(()),
             _ => {
@@ -169,12 +176,17 @@ impl SecretKey {
                     .into())
             }
         };
-        let pem = file::read(path, secret).map_err(|unread| match unread {
-            Unread::Io(source) => io(source),
-            Unread::NotRegular => wrong("not a secret key file".into()),
-            Unread::Unfit(what) => wrong(what),
-        })?;
-        Self::from_pem(&pem).map_err(|e| wrong(e.to_string()))
+        let pem = file::read(file, secret).map_err(|unread| Self::unread(path, unread))?;
+        Self::from_pem(&pem).map_err(|e| Self::unread(path, Unread::Unfit(e.to_string())))
+    }
+
+    fn unread(path: &Path, unread: Unread) -> KeyError {
+        let path = path.to_path_buf();
+        match unread {
+            Unread::Io(source) => KeyError::Io { path, source },
+            Unread::NotRegular => KeyError::File { path, what: "not a secret key file".into() },
+            Unread::Unfit(what) => KeyError::File { path, what },
+        }
     }
 
     /// Reads a PKCS#8 PEM.

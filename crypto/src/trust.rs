@@ -201,7 +201,7 @@ fn key_file(path: &Path, owner: u32) -> Result<PublicKey, String> {
 }
 
 fn guarded(path: &Path, owner: u32) -> Result<pkcs8::der::zeroize::Zeroizing<String>, Unread> {
-    file::read(path, |meta| private(meta, owner))
+    file::open(path).and_then(|file| file::read(file, |meta| private(meta, owner)))
 }
 
 fn said(unread: Unread) -> String {

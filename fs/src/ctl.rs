@@ -1,5 +1,6 @@
 //! `ctl`: write one verb a line; reading lists the verbs.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use rvf_crypto::SecretKey;
 use crate::branches::table::What;
 use crate::errno::Error;
 use crate::store_dir::{self, StoreDir};
+use crate::sys;
 use crate::tree::Tree;
 
 /// What reading `ctl` gives.
@@ -19,7 +21,7 @@ delete ID...         delete vectors by id, in one commit
 branch NAME [FROM]   make branches/NAME, a copy-on-write branch of this store, or of branches/FROM
 freeze               refuse every later change of this store, for good
 merge                fold this branch into its parent; refused whole when both changed the same vectors
-sign KEYFILE         sign the file as it is now with a key of `rvf keygen`, by its absolute path
+sign KEYFILE         sign the file as it is now with your key of `rvf keygen`, by its absolute path
 sign KEYFILE segment=TYPE|NUMBER...  sign these segments instead: all of a type, such as wasm, or one as in segments/
 verify               check every checksum and the witness chain; fails when something is damaged
 refresh              look at the file again (other programs' changes are noticed by themselves)
@@ -166,6 +168,26 @@ fn printable(word: &str) -> String {
     word.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+/// The key in a file, for a user. The daemon may be able to read more than the user: root and whoever runs it may name any file,
+/// everybody else their own only, and they are told nothing about others, not even whether they are there.
+fn key_of(user: u32, path: &Path) -> Result<SecretKey, Error> {
+    let trusted = user == 0 || user == sys::ids().0;
+    // What is looked at is what is read, whatever the name means by then.
+    let opened = rvf_cow::open_file(path).map_err(|error| error.to_string());
+    let key = opened.and_then(|(file, meta)| {
+        if !trusted && meta.uid() != user {
+            return Err("another user's file".to_owned());
+        }
+        SecretKey::read(file, path).map_err(|error| error.to_string())
+    });
+    key.map_err(|why| match trusted {
+        true => Error::invalid(format!("sign: {why}")),
+        false => Error::denied(
+            "sign: the key must be a file that belongs to you and that nobody else may read (mode 600), as rvf keygen makes it",
+        ),
+    })
+}
+
 /// What these words mean of a store.
 fn signed(dir: &StoreDir, segments: &[String]) -> Result<Target, Error> {
     if segments.is_empty() {
@@ -188,11 +210,12 @@ fn signed(dir: &StoreDir, segments: &[String]) -> Result<Target, Error> {
     Ok(Target::Segments(offsets))
 }
 
-/// Runs a verb that was written to the `ctl` of a store of `tree`. Takes as long as it takes: runs on a worker.
+/// Runs a verb that `user` wrote to the `ctl` of a store of `tree`. Takes as long as it takes: runs on a worker.
 ///
 /// # Errors
-/// What the store refuses; [`Error::Checksum`] when `verify` finds damage.
-pub fn run(tree: &Tree, dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
+/// What the store refuses; [`Error::Checksum`] when `verify` finds damage; [`Error::NotPermitted`] for a key that is not the
+/// user's.
+pub fn run(tree: &Tree, dir: &Arc<StoreDir>, user: u32, verb: &Verb) -> Result<(), Error> {
     match verb {
         Verb::Compact => {
             dir.writable()?;
@@ -232,7 +255,7 @@ pub fn run(tree: &Tree, dir: &Arc<StoreDir>, verb: &Verb) -> Result<(), Error> {
         }
         Verb::Sign { key, segments } => {
             dir.writable()?;
-            let key = SecretKey::load(key).map_err(|e| Error::invalid(format!("sign: {e}")))?;
+            let key = key_of(user, key)?;
             let target = signed(dir, segments)?;
             dir.store.sign(&key, &target, &SignOptions::default())?;
         }

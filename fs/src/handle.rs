@@ -70,6 +70,9 @@ pub struct Handle {
     pub write: bool,
     /// The thread that opened it.
     pub opener: u32,
+    /// The user who opened it, whose rights count for what is written through it: the kernel may close it in nobody's name, and
+    /// a program with more rights may be made to write into a descriptor that it was given.
+    pub user: u32,
     /// What it gives or takes.
     pub body: Body,
     /// What pollers saw last: a count of events or results.

@@ -30,7 +30,7 @@ fn tree_with(dir: &tempfile::TempDir, rows: u64, settings: Settings) -> Arc<Tree
 
 const READ: Open = Open { read: true, write: false, truncate: false, exclusive: false };
 const WRITE: Open = Open { read: false, write: true, truncate: true, exclusive: false };
-const CALLER: Caller = Caller { thread: 0 };
+const CALLER: Caller = Caller { thread: 0, user: 0 };
 
 /// Walks a path as the kernel does.
 fn walk(tree: &Tree, path: &str) -> Result<u64, Error> {
@@ -271,7 +271,7 @@ proptest! {
                 9 => tree.release(fh, || {}),
                 10 => { let _ = answer(|done| tree.unlink(ino, &name, done)); }
                 11 => { let _ = answer(|done| tree.rename(ino, &name, ino, "x", a & 1 == 0, done)); }
-                12 => { let _ = tree.setattr(ino, Some(fh), Change { size: Some(b % 5000), mode: Some(a as u16), ..Change::default() }, Caller::default()); }
+                12 => { let _ = tree.setattr(ino, Some(fh), Change { size: Some(b % 5000), mode: Some(a as u16), ..Change::default() }, CALLER); }
                 13 => { let _ = tree.getxattr(ino, &name); let _ = tree.listxattr(ino); }
                 14 => { let _ = answer(|done| tree.ioctl(fh, a as u32, &data, move |result| done(result.map(<[u8]>::to_vec)))); }
                 _ => tree.forget(ino, b % 2),

@@ -54,7 +54,7 @@ pub(super) fn text(name: &OsStr) -> Result<&str, Error> {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { thread: request.pid() }
+    Caller { thread: request.pid(), user: request.uid() }
 }
 
 pub(super) fn how(flags: i32) -> Open {

@@ -217,7 +217,7 @@ impl Tree {
                 let rest = pending.split_off(end + 1);
                 let lines = std::mem::replace(&mut *pending, rest);
                 drop(pending);
-                self.run_verbs(&dir, lines, move |result| answer(result.map(|()| len)));
+                self.run_verbs(&dir, handle.user, lines, move |result| answer(result.map(|()| len)));
             }
             Body::Draft(draft) => {
                 let beside = dir.store.path().parent().unwrap_or(Path::new("."));
@@ -316,10 +316,11 @@ impl Tree {
         });
     }
 
-    /// Runs lines written to `ctl`, one after another; the first that fails ends it.
+    /// Runs lines that `user` wrote to `ctl`, one after another; the first that fails ends it.
     fn run_verbs(
         self: &Arc<Self>,
         dir: &Arc<StoreDir>,
+        user: u32,
         lines: Vec<u8>,
         answer: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) {
@@ -343,7 +344,7 @@ impl Tree {
                 if background {
                     let (apart, dir) = (tree.clone(), dir.clone());
                     tree.commits.run(move || {
-                        if let Err(error) = ctl::run(&apart, &dir, &verb) {
+                        if let Err(error) = ctl::run(&apart, &dir, user, &verb) {
                             dir.refuse(crate::node::Place::Top, "ctl", &error);
                             dir.events.push(
                                 "failed",
@@ -352,7 +353,7 @@ impl Tree {
                             );
                         }
                     });
-                } else if let Err(error) = ctl::run(&tree, &dir, &verb) {
+                } else if let Err(error) = ctl::run(&tree, &dir, user, &verb) {
                     dir.refuse(crate::node::Place::Top, "ctl", &error);
                     return answer(Err(error));
                 }
@@ -430,7 +431,7 @@ impl Tree {
                 if lines.is_empty() {
                     return answer(Ok(()));
                 }
-                self.run_verbs(&dir, lines, answer);
+                self.run_verbs(&dir, handle.user, lines, answer);
             }
             Body::Draft(draft) => {
                 if let Some(closer) = closer

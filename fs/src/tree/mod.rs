@@ -56,10 +56,12 @@ pub struct Attr {
 }
 
 /// Who asks.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Caller {
     /// The thread that made the system call, as the kernel tells it; 0 when unknown.
     pub thread: u32,
+    /// The user it acts as. The kernel gives 0 with requests that nobody makes, such as the last close.
+    pub user: u32,
 }
 
 /// The other side of a mounted tree.

@@ -123,6 +123,7 @@ impl Tree {
             read: how.read,
             write: how.write,
             opener: caller.thread,
+            user: caller.user,
             body,
             seen: AtomicU64::new(seen),
             used: AtomicBool::new(false),
