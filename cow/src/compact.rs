@@ -24,10 +24,7 @@ use crate::source::sync_parent;
 use crate::store::Store;
 use crate::types::{CompactReport, Event};
 use crate::view::View;
-use crate::write::{format_error, now_ns, writable, write_error};
-
-/// Bytes of rows a vector segment of the new file.
-const SEGMENT_BYTES: usize = 64 << 20;
+use crate::write::{SEGMENT_BYTES, format_error, now_ns, writable, write_error};
 
 impl Store {
     /// Rewrites the file without dead rows, superseded metadata and abandoned bytes. The new file replaces
@@ -276,5 +273,6 @@ fn rewrite(
         ..base.clone()
     };
     writer.commit(&manifest).map_err(fail)?;
-    view.check_intact()
+    // Patches and overlays were worked out with ancestors too.
+    view.check_chain()
 }

@@ -7,6 +7,7 @@ use rvf_format::manifest::DirEntry;
 use rvf_format::{SegType, Segment};
 
 use crate::error::Error;
+use crate::load::segment_key;
 use crate::store::Store;
 use crate::types::Event;
 use crate::view::View;
@@ -189,18 +190,19 @@ impl Store {
         Ok(EmbedReport { segment_id, offset, epoch })
     }
 
-    /// Gives the program whose segment begins at this offset a name, in one commit; one of that kind which has it is replaced.
+    /// Gives the program in this segment a name, in one commit; one of that kind which has it is replaced.
     /// Returns the epoch.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a name that cannot be one, or when no program is there; otherwise as [`Store::ingest`].
-    pub fn name_program(&self, offset: u64, name: &str) -> Result<u32, Error> {
+    pub fn name_program(&self, program: &Segment, name: &str) -> Result<u32, Error> {
         label::check_name(name).map_err(|why| Error::Invalid { what: format!("{name}: {why}") })?;
         let ((), view) = self.append_unresolved(|commit, _| {
             let view = std::sync::Arc::clone(&commit.view);
             let programs = view.programs();
-            let Some(program) = programs.iter().find(|program| program.segment.offset == offset) else {
-                return Err(Error::Invalid { what: format!("no program begins at offset {offset}") });
+            let offset = program.offset;
+            let Some(program) = programs.iter().find(|other| is_same(other.segment, program)) else {
+                return Err(no_program(offset));
             };
             let kind = program.segment.kind();
             commit.remove_programs(|other| {
@@ -220,15 +222,16 @@ impl Store {
         Ok(epoch)
     }
 
-    /// Takes the program whose segment begins at this offset out of the store, in one commit. Its bytes stay in the file until
+    /// Takes the program in this segment out of the store, in one commit. Its bytes stay in the file until
     /// it is compacted. Returns the epoch.
     ///
     /// # Errors
     /// [`Error::Invalid`] when none is there; otherwise as [`Store::ingest`].
-    pub fn remove_program(&self, offset: u64) -> Result<u32, Error> {
+    pub fn remove_program(&self, program: &Segment) -> Result<u32, Error> {
         let (kind, view) = self.append_unresolved(|commit, _| {
-            let Some(kind) = commit.remove_programs(|other| other.segment.offset == offset)? else {
-                return Err(Error::Invalid { what: format!("no program begins at offset {offset}") });
+            let offset = program.offset;
+            let Some(kind) = commit.remove_programs(|other| is_same(other.segment, program))? else {
+                return Err(no_program(offset));
             };
             let epoch = commit.epoch();
             let action = format!("remove:type={},offset={offset},epoch={epoch}", kind.dir_name());
@@ -241,6 +244,15 @@ impl Store {
         self.notify(&Event { kind: "remove", epoch, detail: vec![("type".into(), kind.dir_name())] });
         Ok(epoch)
     }
+}
+
+/// Whether both are the same segment: after a compaction another may begin where one did.
+fn is_same(a: &Segment, b: &Segment) -> bool {
+    a.kind() == b.kind() && segment_key(a) == segment_key(b)
+}
+
+fn no_program(offset: u64) -> Error {
+    Error::Invalid { what: format!("that program does not begin at offset {offset} any more") }
 }
 
 impl Commit<'_> {

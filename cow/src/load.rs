@@ -222,6 +222,19 @@ fn missing_above(view: &View) -> Option<Missing> {
     }
 }
 
+/// Whether the ancestor that could not be read is where it should be now.
+pub(crate) fn is_missing_there(view: &View) -> bool {
+    let mut last = view;
+    while let Some(Ok(parent)) = &last.parent {
+        last = &parent.view;
+    }
+    let identity = last.opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
+    match cow_of(last) {
+        Some(Ok(cow)) => parent::find(&last.path, cow, identity, last.pin.as_ref(), &[]).is_ok(),
+        _ => false,
+    }
+}
+
 fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>, before: Option<&View>) {
     view.parent = parent;
     if let Some(missing) = missing_above(view) {

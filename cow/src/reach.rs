@@ -90,6 +90,21 @@ pub fn reach(path: &Path) -> Result<Reached, Error> {
     Ok(Reached { path: at, meta, place: Some(place) })
 }
 
+/// Where a store lies that is opened by this path: a symlink is followed, because what replaces the file at a compaction, its
+/// lock and its branches lie beside the file itself. Other paths stay as they are given, also those that lead nowhere.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    if SERVED.read().is_empty() {
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+        let found = is_link.then(|| std::fs::canonicalize(path).ok()).flatten();
+        return Ok(found.unwrap_or_else(|| path.to_path_buf()));
+    }
+    let reached = reach(path)?.path;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = reach(directory)?.path;
+    let is_link = reached.parent() != Some(&beside) || reached.file_name() != path.file_name();
+    Ok(if is_link { reached } else { path.to_path_buf() })
+}
+
 impl Reached {
     /// Opens what was reached; a FIFO does not block.
     pub(crate) fn open(&self, write: bool) -> io::Result<File> {

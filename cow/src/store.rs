@@ -1,10 +1,12 @@
 //! One open store: publishes views, notices other writers, and is the only way to change the file.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -16,11 +18,18 @@ use crate::error::Error;
 use crate::load::{BlockKey, Context, is_sound, key_of, listed_indexes, load, remember, segment_is_sound};
 use crate::loading::Loaded;
 use crate::meta_cache::MetaCache;
+use crate::reach::resolve;
 use crate::reindex::BuiltIndex;
 use crate::shared;
 use crate::source::stamp;
 use crate::types::{Access, Event, OpenOptions};
+use crate::unchanged::changed_at;
 use crate::view::View;
+
+/// Nanoseconds between two ticks of the clock that files' times are taken from, at the most.
+const COARSE_NS: i64 = 50_000_000;
+/// How long a missing ancestor is not looked for where it should not be.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 
@@ -36,6 +45,10 @@ pub struct Store {
     /// Length of a store on a block device, which nobody changes while it is open.
     device: Option<u64>,
     current: ArcSwap<View>,
+    /// The file's time of change when the path was last seen to name it.
+    named: AtomicI64,
+    /// When a missing ancestor was last looked for everywhere.
+    looked: Mutex<Option<Instant>>,
     generation: AtomicU64,
     /// One writer at a time; what the last commit knew of the metadata.
     pub(crate) commit: Mutex<Option<MetaCache>>,
@@ -68,7 +81,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
-        Self::open_as(path, options, false, None)
+        Self::open_as(&resolve(path)?, options, false, None)
     }
 
     /// Opens a file that this process is making and nobody else writes to: no lock is taken for its commits.
@@ -114,6 +127,8 @@ impl Store {
             private,
             device,
             current: ArcSwap::new(view),
+            named: AtomicI64::new(i64::MIN),
+            looked: Mutex::new(None),
             generation: AtomicU64::new(1),
             commit: Mutex::new(None),
             loading: Mutex::new(()),
@@ -127,7 +142,7 @@ impl Store {
         }))
     }
 
-    /// The path as given to [`Store::open`].
+    /// The path as given to [`Store::open`], or that of the file itself where that was a symlink.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -162,8 +177,8 @@ impl Store {
         }
     }
 
-    /// Whether another program has changed the file since the newest view and is done with it: one fstat. The file's
-    /// lock tells one that is still writing; its commit is seen when it is there.
+    /// Whether another program has changed or replaced the file since the newest view and is done with it: one fstat. The
+    /// file's lock tells one that is still writing; its commit is seen when it is there.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         if self.device.is_some() {
@@ -173,24 +188,54 @@ impl Store {
         let Ok(meta) = view.file.metadata() else { return false };
         let same = meta.len() == view.stamp.len
             && meta.nlink() > 0
-            && meta.modified().is_ok_and(|time| time == view.stamp.mtime);
+            && meta.modified().is_ok_and(|time| time == view.stamp.mtime)
+            && self.is_named(&view, &meta);
         if same {
             return self.chain_changed(&view);
         }
-        !self.commit.is_locked() && !rvf_format::lock::lock_path(&self.path).exists()
+        !self.commit.is_locked() && !rvf_format::lock::is_held(&self.path)
+    }
+
+    /// Whether the path still names the view's file. A compaction that keeps the old state for branches leaves its length, its
+    /// time of writing and the number of its names as they were; that names came and went shows in its time of change. One
+    /// stat after such a change.
+    fn is_named(&self, view: &View, meta: &Metadata) -> bool {
+        let changed = changed_at(meta);
+        if self.named.load(Ordering::Relaxed) == changed {
+            return true;
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let named = crate::reach::reach(&self.path)
+            .is_ok_and(|there| (there.meta.dev(), there.meta.ino()) == (view.stamp.dev, view.stamp.ino));
+        // Another change within the same tick of the clock would not show.
+        if named && i64::try_from(now.as_nanos()).is_ok_and(|now| now.saturating_sub(changed) > COARSE_NS) {
+            self.named.store(changed, Ordering::Relaxed);
+        }
+        named
     }
 
     /// Whether the ancestors of a branch have to be looked for anew: one that was read is not any more what it was, or one
-    /// that was missing is there now. One fstat an ancestor; where one is missing, an attempt to open it.
+    /// that was missing is there now. One fstat an ancestor; where one is missing, an attempt to open it, and once in a while a
+    /// look at where else it may be.
     fn chain_changed(&self, view: &View) -> bool {
         match view.layers() {
             Ok(layers) => layers.iter().any(|layer| layer.view.check_ancestor().is_err()),
+            Err(_) if !crate::load::is_missing_there(view) && !self.may_look() => false,
             Err(_) => {
                 let checked = Mutex::new(HashMap::new());
                 let context = self.context(&checked, view.generation, None);
                 load(&self.path, &self.options, &context, None).is_ok_and(|view| view.complete().is_ok())
             }
         }
+    }
+
+    fn may_look(&self) -> bool {
+        let mut looked = self.looked.lock();
+        let may = looked.is_none_or(|last| last.elapsed() > LOOK_AGAIN);
+        if may {
+            *looked = Some(Instant::now());
+        }
+        may
     }
 
     /// Looks at the file again. `true` when another process changed it and a new view was published.

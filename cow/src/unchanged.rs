@@ -41,7 +41,7 @@ impl Seen {
     }
 }
 
-fn changed_at(meta: &Metadata) -> i64 {
+pub(crate) fn changed_at(meta: &Metadata) -> i64 {
     meta.ctime().wrapping_mul(1_000_000_000).wrapping_add(meta.ctime_nsec())
 }
 

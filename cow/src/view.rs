@@ -296,8 +296,8 @@ impl View {
         Ok(())
     }
 
-    /// A block device has no length in its metadata, and keeps the one it has.
-    /// That bytes of the view are gone, where they are: `meta` is what the file is now.
+    /// That bytes of the view are gone, where they are: `meta` is what the file is now. A block device has no length in it, and
+    /// keeps the one it has.
     fn cut(&self, meta: &fs::Metadata) -> Option<String> {
         let is_cut = !meta.file_type().is_block_device() && meta.len() < self.stamp.len;
         (self.bytes().is_poisoned() || is_cut).then(|| {

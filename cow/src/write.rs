@@ -377,7 +377,7 @@ impl Store {
             commit.witness(&format!("metadata:count=1,epoch={}", commit.epoch()), WITNESS_CHANGE)?;
             let mut manifest = commit.manifest();
             manifest.total_vectors += rows;
-            view.check_intact()?;
+            view.check_chain()?;
             commit.finish(&manifest)
         })?;
         let epoch = view.epoch();
@@ -469,6 +469,10 @@ fn commit_rows(
 ) -> Result<(u64, u64), Error> {
     let view = Arc::clone(&commit.view);
     let dim = view.dimension();
+    // Another store may have taken the file's place since the batch was checked.
+    if batch.dimension != dim {
+        return Err(Error::Dimension { row: 0, got: batch.dimension, want: dim });
+    }
     // Finding the highest id reads every row, so it is looked for only when it is needed.
     let first_free =
         match &batch.ids {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rvf_cow::{CreateOptions, Embedding, Error, Metric, NoProgress, OpenOptions, Store};
-use rvf_format::SegType;
+use rvf_format::{SegType, Segment};
 
 fn store(path: &Path) -> Arc<Store> {
     Store::create(path, &CreateOptions { dimension: 4, metric: Metric::L2, profile: 0 }).unwrap()
@@ -15,6 +15,11 @@ fn store(path: &Path) -> Arc<Store> {
 fn embed(store: &Store, kind: SegType, bytes: &[u8], name: Option<&str>) -> u64 {
     let digest = rvf_format::checksum::sha3_256(bytes);
     store.embed(&Embedding { kind, payload: &[bytes], digest, name }).unwrap().offset
+}
+
+/// The segment that begins there.
+fn segment(store: &Store, offset: u64) -> Segment {
+    store.view().opened().layout.segment_at_offset(offset).unwrap().clone()
 }
 
 /// Names and payloads, in file order.
@@ -79,17 +84,22 @@ fn programs_are_renamed_and_removed() {
     let store = store(&path);
     let a = embed(&store, SegType::KERNEL, b"the same", Some("a"));
     let b = embed(&store, SegType::KERNEL, b"the same", Some("b"));
-    store.name_program(a, "c").unwrap();
+    let [a, b] = [a, b].map(|offset| segment(&store, offset));
+    store.name_program(&a, "c").unwrap();
     assert_eq!(shown(&store), [named("c", b"the same"), named("b", b"the same")]);
     // To a name that is taken: what has it goes.
-    store.name_program(a, "b").unwrap();
+    store.name_program(&a, "b").unwrap();
     assert_eq!(shown(&store), [named("b", b"the same")]);
     let epoch = store.view().epoch();
-    assert!(matches!(store.remove_program(b), Err(Error::Invalid { .. })), "it is gone");
-    assert!(matches!(store.name_program(a, "x/y"), Err(Error::Invalid { .. })));
-    assert!(matches!(store.name_program(1, "x"), Err(Error::Invalid { .. })));
+    assert!(matches!(store.remove_program(&b), Err(Error::Invalid { .. })), "it is gone");
+    assert!(matches!(store.name_program(&a, "x/y"), Err(Error::Invalid { .. })));
+    // Where another one lies now.
+    let mut other = a.clone();
+    other.header.content_hash[0] ^= 1;
+    assert!(matches!(store.name_program(&other, "x"), Err(Error::Invalid { .. })));
+    assert!(matches!(store.remove_program(&other), Err(Error::Invalid { .. })));
     assert_eq!(store.view().epoch(), epoch);
-    store.remove_program(a).unwrap();
+    store.remove_program(&a).unwrap();
     assert_eq!(shown(&store), []);
     // Not listed again by anything that follows, and dropped in the end.
     store.compact(&NoProgress).unwrap();

@@ -190,6 +190,11 @@ impl Drop for WriteLock {
     }
 }
 
+/// Whether a process that lives is writing to the file, or may be: what one that died left is not respected.
+pub fn is_held(path: &Path) -> bool {
+    matches!(read_lock_file(&lock_path(path)), Ok(Some(lock)) if !lock.is_stale())
+}
+
 /// `<path>.lock`.
 pub fn lock_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use rvf_bpf::Program;
+use rvf_cow::View;
 use rvf_format::{SegType, Segment, hot, level0, quant, refcount, sketch};
 use rvf_kernel::{Dashboard, Kernel, Wasm, entry};
 use serde_json::{Map, Value, json};
@@ -46,6 +47,12 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// Its segment in the state that it was found in.
+    #[must_use]
+    pub fn segment<'a>(&self, view: &'a View) -> Option<&'a Segment> {
+        view.opened().layout.segment_at_offset(self.offset)
+    }
+
     /// The name of its image.
     #[must_use]
     pub fn image_name(&self) -> String {

@@ -15,10 +15,7 @@ use crate::error::Error;
 use crate::meta_cache::metadata_copy;
 use crate::scratch::Scratch;
 use crate::view::View;
-use crate::write::{format_error, manifest_of};
-
-/// Bytes of vectors a segment.
-const SEGMENT_BYTES: usize = 64 << 20;
+use crate::write::{SEGMENT_BYTES, format_error, manifest_of};
 
 /// Rows of a columnar block: so few that a block lies in the cache while its columns are put together or taken apart.
 const BLOCK_ROWS: usize = 1024;

@@ -13,10 +13,7 @@ use crate::meta_cache::{MetaCache, cache_of};
 use crate::store::Store;
 use crate::types::{Event, Fields};
 use crate::view::View;
-use crate::write::{Commit, WITNESS_CHANGE, count_rows, format_error};
-
-/// Bytes of rows a vector segment.
-const SEGMENT_BYTES: usize = 64 << 20;
+use crate::write::{Commit, SEGMENT_BYTES, WITNESS_CHANGE, count_rows, format_error};
 
 /// An id that both sides changed since the branch was made, not alike.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -142,10 +142,11 @@ impl Tree {
                 let place = Place::Programs(kind);
                 let name = name.to_owned();
                 self.commits.run(move || {
-                    let offset = dir.snap().programs().at(key).map(|shown| shown.offset);
-                    let result = offset
+                    let snap = dir.snap();
+                    let found = snap.programs().at(key).and_then(|shown| shown.segment(&snap.view));
+                    let result = found
                         .ok_or(Error::NotFound)
-                        .and_then(|offset| Ok(dir.store.remove_program(offset).map(|_| ())?));
+                        .and_then(|program| Ok(dir.store.remove_program(program).map(|_| ())?));
                     answer(result.inspect_err(|error| dir.refuse(place, &name, error)));
                 });
             }
@@ -252,11 +253,13 @@ impl Tree {
                 }
                 _ => Some(new_name.as_str()),
             };
-            let result = match (stem, dir.snap().programs().at(key)) {
+            let snap = dir.snap();
+            let program = snap.programs().at(key).and_then(|shown| shown.segment(&snap.view));
+            let result = match (stem, program) {
                 (None, _) => Err(Error::invalid(format!("an image keeps its suffix .{}", kind.suffix()))),
                 (_, None) => Err(Error::NotFound),
-                (Some(stem), Some(shown)) => {
-                    dir.store.name_program(shown.offset, stem).map(|_| ()).map_err(Error::from)
+                (Some(stem), Some(program)) => {
+                    dir.store.name_program(program, stem).map(|_| ()).map_err(Error::from)
                 }
             };
             result.inspect_err(|error| dir.refuse(Place::Programs(kind), &name, error))
