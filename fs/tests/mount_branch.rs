@@ -162,6 +162,24 @@ fn what_differs_from_a_branch_is_no_copy_of_it() {
     assert_eq!(names(&m), ["main"]);
 }
 
+/// A piece that ended inside the header of a .npy file was an overflow, and EIO.
+#[test]
+fn a_copy_may_come_in_pieces_of_any_size() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    for size in [1, 16, 127, 130] {
+        let name = format!("by{size}");
+        m.sh_ok(&format!("mkdir branches/{name} && cp branches/main/origin branches/{name}/"));
+        for file in ["vectors.npy", "ids.npy", "metadata.jsonl"] {
+            m.sh_ok(&format!("dd if=branches/main/{file} of=branches/{name}/{file} bs={size} status=none"));
+        }
+        assert!(child(&m, &name).exists(), "{name}");
+    }
+    // What differs within the header is told there.
+    m.sh_ok("mkdir branches/x && cp branches/main/origin branches/x/");
+    assert_eq!(errno(fs::write(m.path("branches/x/ids.npy"), "\u{1}NUMPY")), libc::EPERM);
+}
+
 #[test]
 fn a_copy_taken_out_of_the_mount_can_be_put_back() {
     need_fuse!();

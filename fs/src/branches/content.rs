@@ -60,7 +60,7 @@ impl Member {
         // Counting goes through all rows, and only two of the files need it.
         let array = |row_len: u64| {
             let rows = snap.view.resolved().count() as u64;
-            header(self, snap).len() as u64 + rows.saturating_mul(row_len)
+            rows.saturating_mul(row_len).saturating_add(header(self, snap).len() as u64)
         };
         match self {
             Self::Origin => 0,
@@ -83,8 +83,10 @@ impl Member {
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(header.len());
         let head = header.get(from..from.saturating_add(size).min(header.len())).unwrap_or(&[]);
         out.extend_from_slice(head);
-        let (at, left) = (offset + head.len() as u64 - header.len() as u64, size - head.len());
+        let left = size.saturating_sub(head.len());
         if left > 0 {
+            // Where something is left the header has ended.
+            let at = offset.saturating_add(head.len() as u64).saturating_sub(header.len() as u64);
             match self {
                 Self::VectorsNpy => snap.read_rows(at, left, out),
                 Self::IdsNpy => snap.read_ids(at, left, out),
@@ -102,7 +104,7 @@ impl Member {
         let mut own = Vec::new();
         for (at, piece) in data.chunks(PIECE).enumerate() {
             own.clear();
-            self.read(snap, offset + (at * PIECE) as u64, piece.len(), &mut own)?;
+            self.read(snap, offset.saturating_add((at * PIECE) as u64), piece.len(), &mut own)?;
             if own != piece {
                 return Ok(false);
             }
