@@ -47,7 +47,7 @@ pub use binding::Bound;
 pub use branch::{
     Branch, BranchOptions, BranchReport, Change, Conflict, Derivation, Derive, DeriveReport, Derived,
     DiffReport, Difference, Generation, Kin, LineageState, MAX_NAME, Map, MergeReport, Pin, Place, Precision,
-    Resolved, Source, diff, lineage, prove, verify_proof_of,
+    Resolved, Source, diff, drop_kept, kept_states, lineage, link_kept, prove, verify_proof_of,
 };
 pub use embed::{EmbedReport, Embedded, Embedding};
 pub use error::{Error, Family};

@@ -75,6 +75,34 @@ fn a_compaction_keeps_what_the_branches_stand_on() {
     assert_eq!(hidden(dir.path()), Vec::<PathBuf>::new());
 }
 
+/// What a removed store had kept stayed for good, and kept in turn what that stood on.
+#[test]
+fn what_was_kept_goes_with_the_store_when_no_child_needs_it() {
+    let dir = tempfile::tempdir().expect("dir");
+    let parent = create(&dir.path().join("p.rvf"), 0..40);
+    let child = branch(&parent, &dir.path().join("p.b.rvf"));
+    let grandchild = branch(&child, &dir.path().join("p.c.rvf"));
+    child.delete(&[1]).expect("delete");
+    child.compact(&NoProgress).expect("compact");
+    parent.delete(&[2]).expect("delete");
+    parent.compact(&NoProgress).expect("compact");
+    assert_eq!(hidden(dir.path()).len(), 2);
+    let id =
+        child.view().opened().manifest.as_ref().and_then(|m| m.manifest.identity).expect("an id").file_id;
+    assert_eq!(rvf_cow::kept_states(child.path(), &id).len(), 1);
+    rvf_cow::drop_kept(child.path(), &id);
+    assert_eq!(hidden(dir.path()).len(), 2, "a child needs it");
+    std::fs::remove_file(grandchild.path()).expect("rm");
+    rvf_cow::drop_kept(child.path(), &[7; 16]);
+    assert_eq!(hidden(dir.path()).len(), 2, "another store of this name has nothing here");
+    rvf_cow::drop_kept(child.path(), &id);
+    assert_eq!(hidden(dir.path()).len(), 1);
+    assert_eq!(ids(&open(child.path())), (0..40).filter(|id| *id != 1).collect::<Vec<_>>());
+    std::fs::remove_file(child.path()).expect("rm");
+    parent.compact(&NoProgress).expect("compact");
+    assert_eq!(hidden(dir.path()), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn compacting_a_branch_keeps_what_it_hides() {
     let dir = tempfile::tempdir().expect("dir");

@@ -46,3 +46,22 @@ fn what_was_merged_is_shown_at_once() {
         ));
     }
 }
+
+/// They stayed for good when a branch was removed, and kept in turn a copy of the store that they stand on.
+#[test]
+fn what_was_kept_of_a_branch_goes_with_it() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    m.sh_ok("cp -r branches/main branches/b && echo 1,1,1,1 > branches/b/vectors/1 && cp -r branches/b branches/c");
+    m.sh_ok(
+        "rm branches/b/vectors/1 && echo compact > branches/b/ctl && rm vectors/10 && echo compact > ctl",
+    );
+    assert_eq!(kept(&m).len(), 2);
+    m.sh_ok("cat branches/c/vectors/1 branches/c/vectors/10 && rm -r branches/c");
+    assert_eq!(kept(&m).len(), 2);
+    m.sh_ok("rm -r branches/b");
+    let left = kept(&m);
+    assert!(left.len() == 1 && !left[0].starts_with(".store.b."), "{left:?}");
+    m.sh_ok("echo compact > ctl");
+    assert_eq!(kept(&m), Vec::<String>::new());
+}

@@ -59,7 +59,7 @@ impl View {
     /// # Errors
     /// The directory cannot be listed.
     pub fn branches(&self) -> Result<Vec<Branch>, Error> {
-        let (children, _) = children_of(self)?;
+        let (children, _) = children_of(&self.path, &own_id(self), Some((self.stamp.dev, self.stamp.ino)))?;
         let hidden = |path: &Path| {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             path.extension().is_some_and(|e| e == "pinned") || name.starts_with(PENDING.as_bytes())
@@ -91,7 +91,8 @@ pub(crate) struct Kept {
 /// Gives the file of `view` a hidden name for every child that stands on it, durably. Call it with the write lock held,
 /// before another file takes the name. O(files of the directory).
 pub(crate) fn keep_for_children(view: &View) -> Result<Kept, Error> {
-    let (children, unread) = children_of(view)?;
+    let own = (view.stamp.dev, view.stamp.ino);
+    let (children, unread) = children_of(&view.path, &own_id(view), Some(own))?;
     let certain = unread.is_empty();
     // One that cannot be read for now (too many open files, a failing disk) may be a child that would be broken.
     if let Some(error) = unread.into_iter().find(may_be_read_later) {
@@ -144,22 +145,9 @@ fn not_kept(view: &View, children: &[Child], name: &Path, error: std::io::Error)
 
 /// Removes hidden names of earlier states that no child needs any more. Only ever called after the new file is in place.
 pub(crate) fn drop_unneeded(path: &Path, kept: &Kept) {
-    if !kept.certain {
-        return;
-    }
-    let Ok(entries) = std::fs::read_dir(directory_of(path)) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let mine = name
-            .to_str()
-            .and_then(key_in)
-            .is_some_and(|key| kept_name(path, key) == path.with_file_name(&name));
-        if !mine || kept.names.iter().any(|kept| kept.file_name() == Some(&name)) {
-            continue;
-        }
-        let old = path.with_file_name(&name);
-        // Another store may have had this name before, and have branches yet.
-        if kept.file_id.is_none() || file_id_of(&old) != kept.file_id {
+    let Some(file_id) = kept.file_id.filter(|_| kept.certain) else { return };
+    for old in named_as_kept(path) {
+        if kept.names.contains(&old) || file_id_of(&old) != Some(file_id) {
             continue;
         }
         match std::fs::remove_file(&old) {
@@ -169,8 +157,66 @@ pub(crate) fn drop_unneeded(path: &Path, kept: &Kept) {
     }
 }
 
+/// Removes what compactions kept of the store in `path`, whose id is `file_id`, and no child beside it needs: of a store that is
+/// removed or gets another name, whose next compaction would not find it. O(files of the directory) where anything was kept.
+pub fn drop_kept(path: &Path, file_id: &[u8; 16]) {
+    if kept_states(path, file_id).is_empty() {
+        return;
+    }
+    let Ok((children, unread)) = children_of(path, file_id, None) else { return };
+    let names = children.iter().map(|child| kept_name(path, &child.key())).collect();
+    drop_unneeded(path, &Kept { names, file_id: Some(*file_id), certain: unread.is_empty() });
+}
+
+/// What compactions kept of the store in `path` whose id is `file_id`. Another store may have had this name before, and have
+/// branches yet: its states are not among them.
+#[must_use]
+pub fn kept_states(path: &Path, file_id: &[u8; 16]) -> Vec<PathBuf> {
+    named_as_kept(path).into_iter().filter(|kept| file_id_of(kept).as_ref() == Some(file_id)).collect()
+}
+
+/// Gives old states of a store the hidden names beside `to` by which its children look for them once they are led there. Gives
+/// these names.
+///
+/// # Errors
+/// [`Error::Io`], when none was given; also where another file has one of the names.
+pub fn link_kept(kept: &[PathBuf], to: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut made: Vec<PathBuf> = Vec::new();
+    for old in kept {
+        let Some(key) = key_of_kept(old) else { continue };
+        let new = kept_name(to, key);
+        match std::fs::hard_link(old, &new) {
+            // Of a rename that was cut off.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && is_same(old, &new) => {}
+            Err(error) => {
+                made.iter().for_each(|name| discard(name));
+                return Err(Error::io(&new, "link", error));
+            }
+            Ok(()) => {}
+        }
+        made.push(new);
+    }
+    Ok(made)
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| path.symlink_metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    place(a).is_some_and(|a| place(b) == Some(a))
+}
+
+/// Files beside a store under the names that its compactions give to old states.
+fn named_as_kept(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory_of(path)) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| path.with_file_name(entry.file_name()));
+    names.filter(|name| key_of_kept(name).is_some_and(|key| kept_name(path, key) == *name)).collect()
+}
+
 fn file_id(opened: &Opened) -> Option<[u8; 16]> {
     Some(opened.manifest.as_ref()?.manifest.identity?.file_id)
+}
+
+fn own_id(view: &View) -> [u8; 16] {
+    file_id(&view.opened).unwrap_or([0; 16])
 }
 
 fn file_id_of(path: &Path) -> Option<[u8; 16]> {
@@ -182,7 +228,11 @@ fn file_id_of(path: &Path) -> Option<[u8; 16]> {
 /// Whether this is the hidden name of a state that a compaction kept. What is changed under it is lost when no child needs
 /// that state any more.
 pub(crate) fn is_kept(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).and_then(key_in).is_some()
+    key_of_kept(path).is_some()
+}
+
+fn key_of_kept(path: &Path) -> Option<&str> {
+    path.file_name().and_then(|name| name.to_str()).and_then(key_in)
 }
 
 /// The key in a name that [`kept_name`] makes.
@@ -191,12 +241,14 @@ fn key_in(name: &str) -> Option<&str> {
     (key.len() == 8 && key.bytes().all(|b| b.is_ascii_hexdigit())).then_some(key)
 }
 
-/// The children of a store in its directory, the kept states of compacted children among them: a branch of such a
-/// child resolves through it. With them, why others cannot be told for children or strangers.
-fn children_of(view: &View) -> Result<(Vec<Child>, Vec<Error>), Error> {
-    let manifest = view.opened.manifest.as_ref().map(|m| &m.manifest);
-    let file_id = manifest.and_then(|m| m.identity.as_ref()).map_or([0; 16], |identity| identity.file_id);
-    let directory = directory_of(&view.path);
+/// The children of a store in the directory of `path`, the kept states of compacted children among them: a branch of such a
+/// child resolves through it. With them, why others cannot be told for children or strangers. The store's own file is none.
+fn children_of(
+    path: &Path,
+    file_id: &[u8; 16],
+    own: Option<(u64, u64)>,
+) -> Result<(Vec<Child>, Vec<Error>), Error> {
+    let directory = directory_of(path);
     let entries = std::fs::read_dir(directory).map_err(|e| Error::io(directory, "list", e))?;
     let mut children = Vec::new();
     let mut unread = Vec::new();
@@ -206,7 +258,7 @@ fn children_of(view: &View) -> Result<(Vec<Child>, Vec<Error>), Error> {
         if extension != "pinned" && !EXTENSIONS.contains(&extension.as_str()) {
             continue;
         }
-        match child_at(&path, &file_id, view) {
+        match child_at(&path, file_id, own) {
             Ok(Some(child)) => children.push(child),
             Ok(None) => {}
             Err(error) => {
@@ -218,12 +270,12 @@ fn children_of(view: &View) -> Result<(Vec<Child>, Vec<Error>), Error> {
     Ok((children, unread))
 }
 
-fn child_at(path: &Path, parent_id: &[u8; 16], view: &View) -> Result<Option<Child>, Error> {
+fn child_at(path: &Path, parent_id: &[u8; 16], own: Option<(u64, u64)>) -> Result<Option<Child>, Error> {
     let (file, meta) = match open_regular(path, false) {
         Err(Error::NotRegular { .. } | Error::NotFound { .. }) => return Ok(None),
         other => other?,
     };
-    if (meta.dev(), meta.ino()) == (view.stamp.dev, view.stamp.ino) {
+    if own == Some((meta.dev(), meta.ino())) {
         return Ok(None);
     }
     let bytes = FileBytes::map(&file, meta.len()).map_err(|e| Error::io(path, "map", e))?;

@@ -21,7 +21,7 @@ pub use copy::{Map, Precision};
 pub use create::{BranchOptions, BranchReport};
 pub use derive::{Derive, DeriveReport, Derived};
 pub use diff::{Change, DiffReport, Difference, diff};
-pub use keep::Branch;
+pub use keep::{Branch, drop_kept, kept_states, link_kept};
 pub use kin::Kin;
 pub use lineage::{Generation, LineageState, lineage, prove, verify_proof_of};
 pub use merge::{Conflict, MergeReport};

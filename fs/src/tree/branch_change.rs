@@ -74,6 +74,10 @@ impl Tree {
                         });
                     }
                     check_not_copied(dir, found)?;
+                    // First, for nobody looks for them once the file is gone.
+                    if let Some(kin) = found.kin {
+                        rvf_cow::drop_kept(&found.path, &kin.file_id);
+                    }
                     std::fs::remove_file(&found.path)
                         .map_err(|error| Error::io(found.path.display().to_string(), error))?;
                     let mut lock = found.path.clone().into_os_string();
