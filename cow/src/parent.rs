@@ -98,14 +98,23 @@ pub(crate) fn find(
     {
         return Err("its two records of the parent disagree".into());
     }
-    let path = directory_of(child).join(&cow.map.parent_path);
-    let kept = kept_name(&path, &key_of(cow, pin));
-    match state_in(&path, cow, pin, visited) {
+    find_at(&directory_of(child).join(&cow.map.parent_path), cow, pin, visited)
+}
+
+/// The state that a child was made from, in the file `path` of its parent or where a compaction of that file keeps it.
+pub(crate) fn find_at(
+    path: &Path,
+    cow: &Cow,
+    pin: Option<&Pin>,
+    visited: &[(u64, u64)],
+) -> Result<Found, Missing> {
+    let kept = kept_name(path, &key_of(cow, pin));
+    match state_in(path, cow, pin, visited) {
         Ok(found) => Ok(found),
         // A compaction of the parent leaves its old state here.
         Err(missing) => state_in(&kept, cow, pin, visited).map_err(|_| match kept.file_name() {
             // It is hidden, so `mv *` leaves it behind. Neither place may be one that this process serves.
-            Some(name) if reach(&path).is_ok() && matches!(reach(&kept), Err(Error::NotFound { .. })) => format!(
+            Some(name) if reach(path).is_ok() && matches!(reach(&kept), Err(Error::NotFound { .. })) => format!(
                 "{missing}; a compaction keeps that state as {}, a hidden file, which has to come along when files are moved",
                 name.display()
             ),

@@ -64,6 +64,17 @@ fn branches_are_made_frozen_and_led_to_their_parent() {
     assert!(lost.contains(&format!("keeps that state as {hidden}")), "{lost}");
     std::fs::rename(dir.path("b"), dir.path(&hidden)).unwrap();
     assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
+    // Moved with the hidden file, the parent is taken for what it is; without it, the name of that is told again.
+    let along = hidden.replacen(".a.", ".z.", 1);
+    std::fs::rename(dir.path("a.rvf"), dir.path("z.rvf")).unwrap();
+    let alone = dir.fails(&["reparent", "a.exp.rvf", "z.rvf"], 1);
+    assert!(alone.contains(&format!("keeps that state as {along}")), "{alone}");
+    std::fs::rename(dir.path(&hidden), dir.path(&along)).unwrap();
+    dir.ok(&["reparent", "a.exp.rvf", "z.rvf"]);
+    assert_eq!(dir.ok(&["export", "a.exp.rvf"]), shown);
+    std::fs::rename(dir.path("z.rvf"), dir.path("a.rvf")).unwrap();
+    std::fs::rename(dir.path(&along), dir.path(&hidden)).unwrap();
+    dir.ok(&["reparent", "a.exp.rvf", "a.rvf"]);
 
     let frozen: Value = serde_json::from_str(&dir.ok(&["freeze", "a.exp.rvf", "--json"])).unwrap();
     assert_eq!(frozen["status"], json!("frozen"));

@@ -65,3 +65,35 @@ fn what_was_kept_of_a_branch_goes_with_it() {
     m.sh_ok("echo compact > ctl");
     assert_eq!(kept(&m), Vec::<String>::new());
 }
+
+/// A branch that had been compacted could not be renamed while others stood on what that had kept.
+#[test]
+fn a_branch_is_renamed_with_what_was_kept_of_it() {
+    need_fuse!();
+    let mut m = Mounted::new(5);
+    m.sh_ok("cp -r branches/main branches/b && echo 1,1,1,1 > branches/b/vectors/1 && cp -r branches/b branches/c");
+    m.sh_ok("rm branches/b/vectors/1 && echo compact > branches/b/ctl && cp -r branches/c branches/d");
+    let stems = |m: &Mounted| {
+        let names = kept(m).into_iter();
+        names.map(|name| name.rsplitn(3, '.').last().unwrap_or("").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(stems(&m), [".store.b"]);
+    m.sh_ok("mv branches/b branches/bb");
+    assert_eq!(stems(&m), [".store.bb"]);
+    let shown = |m: &Mounted| {
+        assert_eq!(m.list("branches"), ["bb", "c", "d", "main"]);
+        m.sh_ok("cat branches/c/vectors/1 branches/d/vectors/1");
+        m.sh_ok("test ! -e branches/bb/vectors/1 && test $(readlink branches/c/parent) = ../bb");
+    };
+    shown(&m);
+    assert!(m.unmount().success());
+    m.remount(&[]);
+    shown(&m);
+    // A merge finds it too.
+    m.sh_ok(
+        "echo 2,2,2,2 > branches/c/vectors/2 && echo merge > branches/c/ctl && cat branches/bb/vectors/2",
+    );
+    // What no branch needs any more does not stay under a name that is gone.
+    m.sh_ok("rm -r branches/d && rm -r branches/c && mv branches/bb branches/b");
+    assert_eq!(kept(&m), Vec::<String>::new());
+}

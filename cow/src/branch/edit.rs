@@ -221,7 +221,7 @@ impl Store {
     }
 
     /// Records a new place of the parent, after both were moved apart. The file there must hold the very state that the
-    /// child was made from. Returns the epoch.
+    /// child was made from, or have it beside it, where a compaction keeps it. Returns the epoch.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it does not, or when this store has no parent; otherwise as [`Store::ingest`].
@@ -232,7 +232,7 @@ impl Store {
                 return Err(Error::Invalid { what: format!("{}: has no parent", view.path.display()) });
             };
             let own = [(view.stamp.dev, view.stamp.ino)];
-            parent::state_in(parent, cow, view.pin.as_ref(), &own).map_err(|what| Error::Invalid { what })?;
+            parent::find_at(parent, cow, view.pin.as_ref(), &own).map_err(|what| Error::Invalid { what })?;
             let place = relative(directory_of(&view.path), parent)?;
             let map = CowMap { parent_path: place, ..cow.map.clone() };
             commit.put_cow(&map, &cow.membership)?;

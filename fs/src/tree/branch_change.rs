@@ -1,6 +1,6 @@
 //! What renaming, removing and changing the mode of a branch do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::branch_copy::refused;
@@ -178,12 +178,11 @@ impl Tree {
             if rvf_cow::link_or_move(&found.path, &path)? {
                 remove(&found.path)?;
             }
+            if let Some(kin) = found.kin {
+                rvf_cow::drop_kept(&found.path, &kin.file_id);
+            }
         } else {
-            // Its branches find it under the new name before the old one goes; both are the same file until then.
-            std::fs::hard_link(&found.path, &path)
-                .map_err(|error| not_renamed(found, &standing, &path, error))?;
-            lead(&standing, &found.path, &path)?;
-            remove(&found.path)?;
+            rename_with_branches(found, &path, &standing)?;
         }
         sync_directory(dir.branches.family.directory())?;
         dir.branches.renamed(row.no, &path);
@@ -354,15 +353,49 @@ fn remove(path: &Path) -> Result<(), Error> {
     std::fs::remove_file(path).map_err(|error| Error::io(path.display().to_string(), error))
 }
 
+/// Renames a file that branches stand on. They find it, and what compactions kept of it, under the new names before the old ones
+/// go; both are the same files until then.
+fn rename_with_branches(found: &Found, to: &Path, standing: &[Arc<StoreDir>]) -> Result<(), Error> {
+    let old = found.kin.map(|kin| rvf_cow::kept_states(&found.path, &kin.file_id)).unwrap_or_default();
+    std::fs::hard_link(&found.path, to).map_err(|error| not_renamed(found, standing, to, error))?;
+    let mut second = SecondNames(vec![to.to_path_buf()]);
+    second.0.extend(rvf_cow::link_kept(&old, to)?);
+    // Before a branch is led to them: it must not name what a crash may take away.
+    sync_directory(to.parent().unwrap_or(Path::new(".")))?;
+    lead(standing, &found.path, to, &mut second)?;
+    second.stay();
+    drop(SecondNames(old));
+    remove(&found.path)
+}
+
+/// Second names of files, taken away again when this is dropped.
+struct SecondNames(Vec<PathBuf>);
+
+impl SecondNames {
+    fn stay(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for SecondNames {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            if let Err(error) = std::fs::remove_file(name) {
+                tracing::warn!(path = %name.display(), %error, "a second name of a branch stays");
+            }
+        }
+    }
+}
+
 /// Records the new place of a file in the branches that stand on it, in all or in none.
-fn lead(standing: &[Arc<StoreDir>], from: &Path, to: &Path) -> Result<(), Error> {
+fn lead(standing: &[Arc<StoreDir>], from: &Path, to: &Path, second: &mut SecondNames) -> Result<(), Error> {
     for (at, child) in standing.iter().enumerate() {
         let Err(error) = child.store.reparent(to) else { continue };
         let back = standing.iter().take(at).try_for_each(|led| led.store.reparent(from).map(|_| ()));
-        match back {
-            Ok(()) => drop(std::fs::remove_file(to)),
+        if let Err(error) = back {
             // Some know the one name, some the other; the file keeps both.
-            Err(error) => tracing::warn!(path = %to.display(), %error, "a second name of a branch stays"),
+            tracing::warn!(path = %to.display(), %error, "a second name of a branch stays");
+            second.stay();
         }
         return Err(error.into());
     }
