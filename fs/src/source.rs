@@ -302,7 +302,8 @@ impl Directory {
                 tracing::warn!(path = %path.display(), "left out: its name is not UTF-8");
                 continue;
             };
-            let name = if found.contains_key(stem) { full } else { stem };
+            // No entry of a directory is called `.` or `..`.
+            let name = if matches!(stem, "." | "..") || found.contains_key(stem) { full } else { stem };
             found.insert(name.to_owned(), file);
         }
         let mut slots = self.slots.write();
@@ -377,6 +378,17 @@ mod tests {
         for name in ["rvf", "a.rvf.lock", "a.txt", ".rvf"] {
             assert!(!has_store_extension(Path::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn no_store_is_called_as_a_directory_itself() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["..rvf", "...rvf", "a.rvf"] {
+            std::fs::write(dir.path().join(name), "").expect("a file");
+        }
+        let directory = Directory::open(dir.path(), Arc::new(Settings::default())).expect("listed");
+        let names: Vec<String> = directory.list().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["...rvf", "..rvf", "a"]);
     }
 
     #[test]

@@ -276,6 +276,8 @@ fn named(found: Vec<(PathBuf, Option<Kin>)>, prefix: &str) -> Vec<Found> {
                 continue;
             }
             let name = short.unwrap_or(stem);
+            // No entry of a directory is called so.
+            let name = if matches!(name, "." | "..") { full } else { name };
             let name = if taken.insert(name.to_owned()) {
                 name
             } else if taken.insert(full.to_owned()) {
@@ -296,8 +298,16 @@ mod tests {
 
     #[test]
     fn branches_are_named_by_their_files() {
-        let files =
-            ["/d/f.exp.rvf", "/d/f.exp.rvdna", "/d/exp.rvf", "/d/f.main.rvf", "/d/f..rvf", "/d/other.rvf"];
+        let files = [
+            "/d/f.exp.rvf",
+            "/d/f.exp.rvdna",
+            "/d/exp.rvf",
+            "/d/f.main.rvf",
+            "/d/f..rvf",
+            "/d/f...rvf",
+            "/d/f....rvf",
+            "/d/other.rvf",
+        ];
         let list = named(files.iter().map(|f| (PathBuf::from(f), None)).collect(), "f.");
         let names: Vec<(&str, &str)> =
             list.iter().map(|f| (f.name.as_str(), f.path.to_str().expect("UTF-8"))).collect();
@@ -305,6 +315,8 @@ mod tests {
             names,
             [
                 ("exp.rvf", "/d/exp.rvf"),
+                ("f....rvf", "/d/f....rvf"),
+                ("f...rvf", "/d/f...rvf"),
                 ("f.", "/d/f..rvf"),
                 ("f.exp.rvdna", "/d/f.exp.rvdna"),
                 ("exp", "/d/f.exp.rvf"),
