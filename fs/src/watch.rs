@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Weak};
@@ -135,7 +136,8 @@ impl Changed {
     }
 }
 
-/// Looks at the files that changed, or at all.
+/// Looks at the files that changed, or at all. Stores of branches that are gone are closed; the mounted store itself shows its
+/// last state.
 fn look(tree: &Tree, names: Option<&BTreeSet<OsString>>) {
     if let Source::Directory(directory) = &tree.source {
         match directory.rescan() {
@@ -146,9 +148,17 @@ fn look(tree: &Tree, names: Option<&BTreeSet<OsString>>) {
             }
         }
     }
+    let meant =
+        |path: &Path| names.is_none_or(|names| path.file_name().is_some_and(|name| names.contains(name)));
+    let is_gone = |path: &Path| {
+        let looked = meant(path).then(|| path.symlink_metadata());
+        looked.is_some_and(|looked| looked.is_err_and(|error| error.kind() == ErrorKind::NotFound))
+    };
+    tree.branches.forget_gone(is_gone);
     for dir in tree.open_stores() {
+        dir.branches.forget_gone(is_gone);
         let path = dir.store.path();
-        if names.is_some_and(|names| !path.file_name().is_some_and(|name| names.contains(name))) {
+        if !meant(path) {
             continue;
         }
         if let Err(error) = dir.store.refresh() {

@@ -119,3 +119,26 @@ fn branches_are_compared_in_finite_time() {
     assert!(text.contains("branches/a/vectors.npy and branches/b/vectors.npy differ"), "{text}");
     assert!(!text.contains("vectors/20"), "{text}");
 }
+
+/// They stayed open until the mount ended, each with its descriptor and what was known of it.
+#[test]
+fn stores_of_branches_that_other_programs_remove_are_closed() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    m.sh_ok("for b in a b c; do cp -r branches/main branches/$b; cat branches/$b/status; done");
+    // One of them seen from another, too.
+    m.sh_ok("cp -r branches/a branches/d && cat .stores/a/branches/store.d/status branches/d/status");
+    let open = || {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", m.pid())).expect("descriptors").flatten();
+        let files = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let names = files.map(|file| file.to_string_lossy().into_owned());
+        names.filter(|name| name.contains("/store.") && !name.ends_with("/store.rvf")).count()
+    };
+    assert!(open() >= 5, "{}", open());
+    for name in ["a", "b", "c", "d"] {
+        fs::remove_file(child(&m, name)).expect("removed");
+    }
+    wait_until("they are closed", || open() == 0);
+    assert_eq!(m.list("branches"), ["main"]);
+    m.sh_ok("cp -r branches/main branches/e && cat branches/e/status");
+}

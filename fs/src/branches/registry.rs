@@ -105,8 +105,19 @@ impl Registry {
     /// A branch of `owner` was removed or renamed.
     pub fn forget(&self, owner: StoreId, path: &Path) {
         let mut slots = self.slots.write();
-        if let Some(slot) = slots.by_path.remove(&(owner, path.to_path_buf())) {
+        let mut gone = vec![(owner, path.to_path_buf())];
+        while let Some(slot) = gone.pop().and_then(|place| slots.by_path.remove(&place)) {
             slots.by_id.remove(&slot.id());
+            // What was found from it can be reached no more.
+            gone.extend(slots.by_path.keys().filter(|(owner, _)| *owner == slot.id()).cloned());
+        }
+    }
+
+    /// Other programs removed files: closes the stores of those that are `gone`.
+    pub fn forget_gone(&self, gone: impl Fn(&Path) -> bool) {
+        let places: Vec<(StoreId, PathBuf)> = self.slots.read().by_path.keys().cloned().collect();
+        for (owner, path) in places.into_iter().filter(|(_, path)| gone(path)) {
+            self.forget(owner, &path);
         }
     }
 

@@ -381,11 +381,26 @@ impl Branches {
         }
     }
 
+    /// Other programs removed files: forgets the branches of those that are `gone`.
+    pub fn forget_gone(&self, gone: impl Fn(&Path) -> bool) {
+        let paths: Vec<PathBuf> = self.inner.lock().files.keys().cloned().collect();
+        for path in paths.into_iter().filter(|path| gone(path)) {
+            let known = {
+                let mut inner = self.inner.lock();
+                inner.files.remove(&path).and_then(|no| inner.known.remove(&no))
+            };
+            if let Some((_, pending)) = known.and_then(|known| known.pending) {
+                self.drop_parts(&pending);
+            }
+        }
+    }
+
     /// A branch's file has another name; the entry keeps its number.
     pub fn renamed(&self, no: BranchNo, path: &Path) {
         self.family.changed();
         let mut inner = self.inner.lock();
-        let old = inner.known.get_mut(&no).and_then(|known| known.path.replace(path.to_path_buf()));
+        // Whoever looked while the file had neither name may have forgotten the entry.
+        let old = inner.known.entry(no).or_default().path.replace(path.to_path_buf());
         if let Some(old) = old {
             inner.files.remove(&old);
         }
