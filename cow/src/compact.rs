@@ -18,6 +18,7 @@ use crate::create::{beside, create_new};
 use crate::error::Error;
 use crate::filters;
 use crate::meta_cache::{MetaCache, cache_of};
+use crate::permissions::Permissions;
 use crate::scratch::COMPACT;
 use crate::sign;
 use crate::source::sync_parent;
@@ -53,7 +54,11 @@ impl Store {
             }
             let scratch = beside(&view.path, COMPACT)?;
             let file = create_new(&scratch)?;
-            copy_owner(&view, &file);
+            // It is the same store for whoever may open it.
+            match Permissions::of(&view.file) {
+                Ok(permissions) => permissions.give(&file),
+                Err(error) => tracing::debug!(%error, "owner and mode not carried over"),
+            }
             let result = rewrite(&view, &base, cache, file, progress).and_then(|()| {
                 let kept = keep_for_children(&view)?;
                 std::fs::rename(&scratch, &view.path).map_err(|e| Error::io(&view.path, "rename", e))?;
@@ -106,18 +111,6 @@ fn damaged(view: &View, what: &str) -> Error {
     Error::Damaged {
         path: view.path.clone(),
         what: format!("not compacted, because that would drop damaged data for good: {what}"),
-    }
-}
-
-/// The new file keeps mode and owner of the old one, as far as the process may set them.
-fn copy_owner(view: &View, file: &std::fs::File) {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = view.file.metadata() else { return };
-    let set = file
-        .set_permissions(meta.permissions())
-        .and_then(|()| std::os::unix::fs::fchown(file, Some(meta.uid()), Some(meta.gid())));
-    if let Err(e) = set {
-        tracing::debug!(error = %e, "owner or mode not carried over");
     }
 }
 

@@ -12,6 +12,7 @@ use rvf_format::storage::FileStorage;
 use rvf_format::writer::Writer;
 
 use crate::error::Error;
+use crate::permissions::PRIVATE;
 use crate::scratch::Scratch;
 use crate::store::Store;
 use crate::types::{CreateOptions, OpenOptions};
@@ -31,7 +32,7 @@ impl Store {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_path_buf() });
         }
-        let mut scratch = Scratch::new(path)?;
+        let mut scratch = Scratch::open_to_all(path)?;
         write_empty(path, scratch.file()?, options)?;
         scratch.publish(path)?;
         Self::open(path, &OpenOptions::default())
@@ -76,18 +77,15 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> Result<PathBuf, Error> {
     Ok(path.with_file_name(hidden))
 }
 
+/// A file that nobody but its owner may open.
 pub(crate) fn create_new(path: &Path) -> Result<File, Error> {
-    match FileOptions::new().read(true).write(true).create_new(true).mode(0o666).open(path) {
+    let mut options = FileOptions::new();
+    options.read(true).write(true).create_new(true).mode(PRIVATE);
+    match options.open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             // Left behind by a process of the same number that died.
             std::fs::remove_file(path).map_err(|e| Error::io(path, "remove", e))?;
-            FileOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o666)
-                .open(path)
-                .map_err(|e| Error::io(path, "create", e))
+            options.open(path).map_err(|e| Error::io(path, "create", e))
         }
         other => other.map_err(|e| Error::io(path, "create", e)),
     }

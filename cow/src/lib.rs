@@ -27,6 +27,7 @@ mod loading;
 mod meta_cache;
 mod metadata;
 mod parent;
+mod permissions;
 pub mod query;
 mod reach;
 mod reindex;

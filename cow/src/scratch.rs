@@ -14,7 +14,9 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::parent::directory_of;
+use crate::permissions::{PRIVATE, Permissions};
 use crate::source::sync_parent;
+use crate::view::View;
 
 /// How the name of a file begins that is not whole yet.
 pub const PENDING: &str = ".pending-";
@@ -36,11 +38,20 @@ pub struct Scratch {
 impl Scratch {
     /// An empty file in the directory of `path`, from where the parent's place is the same as from `path`. Other stores in
     /// the directory know it for a child, once it is one, so that a compaction of the parent keeps the state that it
-    /// stands on.
+    /// stands on. Nobody but its owner may open it.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the path has no file name; [`Error::NotFound`], [`Error::NoSpace`], [`Error::Io`].
     pub fn new(path: &Path) -> Result<Self, Error> {
+        Self::with_mode(path, PRIVATE)
+    }
+
+    /// As [`Scratch::new`], for what is made of no other store: the umask says who may open it.
+    pub(crate) fn open_to_all(path: &Path) -> Result<Self, Error> {
+        Self::with_mode(path, 0o666)
+    }
+
+    fn with_mode(path: &Path, mode: u32) -> Result<Self, Error> {
         let name = path
             .file_name()
             .ok_or_else(|| Error::Invalid { what: format!("{}: not a file name", path.display()) })?;
@@ -50,7 +61,7 @@ impl Scratch {
             hidden.push(name);
             let hidden = path.with_file_name(hidden);
             let file =
-                match FileOptions::new().read(true).write(true).create_new(true).mode(0o666).open(&hidden) {
+                match FileOptions::new().read(true).write(true).create_new(true).mode(mode).open(&hidden) {
                     // Of another process that has this number elsewhere.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                     other => other.map_err(|e| Error::io(path, "create", e))?,
@@ -85,6 +96,12 @@ impl Scratch {
     /// The file, for writing.
     pub(crate) fn file(&self) -> Result<File, Error> {
         self.file.try_clone().map_err(|e| Error::io(&self.path, "open", e))
+    }
+
+    /// Lets those open it who may open all that it is made of. To be called before anything is written to it.
+    pub(crate) fn made_of<'v>(&self, parents: impl IntoIterator<Item = &'v View>) -> Result<(), Error> {
+        Permissions::for_child(parents)?.give(&self.file);
+        Ok(())
     }
 
     /// Gives the file, whole and durable, its name. The name never replaces a file that appeared meanwhile. After an error the

@@ -505,6 +505,20 @@ fn times_and_modes_are_taken_over() {
     assert!(time("branches/exp/ids.npy") > 1_000_000_000, "a change is newer");
 }
 
+/// A branch keeps its parent's vectors as secret as the parent does, also while it is being copied.
+#[test]
+fn a_private_store_has_private_branches() {
+    need_fuse!();
+    let m = Mounted::new(3);
+    fs::set_permissions(&m.source, fs::Permissions::from_mode(0o600)).expect("chmod");
+    m.sh_ok(
+        "cp -r branches/main branches/exp && cp -r branches/exp branches/again && echo branch third > ctl",
+    );
+    for name in ["exp", "again", "third"] {
+        assert_eq!(fs::metadata(child(&m, name)).expect("there").mode() & 0o7777, 0o600, "{name}");
+    }
+}
+
 /// A copy that is not whole yet was told from others by its name alone, so one that was renamed became what was copied
 /// into the next directory of its old name.
 #[test]

@@ -70,8 +70,9 @@ impl Store {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_path_buf() });
         }
-        let made = self.branch_by(path, options, |bytes| {
+        let made = self.branch_by(path, options, |view, bytes| {
             let mut scratch = Scratch::new(path)?;
+            scratch.made_of(view.files())?;
             fill(&scratch, path, bytes)?;
             scratch.publish(path)
         })?;
@@ -88,15 +89,28 @@ impl Store {
         scratch: &Scratch,
         options: &BranchOptions,
     ) -> Result<(BranchReport, Arc<View>), Error> {
+        self.branch_with(scratch, options, None)
+    }
+
+    /// As [`Store::branch_into`], for a branch that gets vectors of another store too.
+    pub(crate) fn branch_with(
+        &self,
+        scratch: &Scratch,
+        options: &BranchOptions,
+        other: Option<&View>,
+    ) -> Result<(BranchReport, Arc<View>), Error> {
         let path = scratch.path();
-        self.branch_by(path, options, |bytes| fill(scratch, path, bytes))
+        self.branch_by(path, options, |view, bytes| {
+            scratch.made_of(view.files().into_iter().chain(other.into_iter().flat_map(View::files)))?;
+            fill(scratch, path, bytes)
+        })
     }
 
     fn branch_by(
         &self,
         path: &Path,
         options: &BranchOptions,
-        put: impl FnOnce(&[u8]) -> Result<(), Error>,
+        put: impl FnOnce(&View, &[u8]) -> Result<(), Error>,
     ) -> Result<(BranchReport, Arc<View>), Error> {
         if options.name.len() > MAX_NAME {
             return Err(Error::Invalid {
@@ -112,7 +126,7 @@ impl Store {
         let view = self.view();
         view.check_intact()?;
         let (bytes, mut report) = compose(&view, path, options)?;
-        put(&bytes)?;
+        put(&view, &bytes)?;
         report.bytes = bytes.len() as u64;
         Ok((report, view))
     }

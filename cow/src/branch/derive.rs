@@ -128,7 +128,11 @@ impl Store {
         let branch = if standalone {
             self.copy(&scratch, &options, how, progress)?
         } else {
-            self.branch_into(&scratch, &options)?.0
+            let other = match how {
+                Derive::Merge(other) => Some(other.view()),
+                _ => None,
+            };
+            self.branch_with(&scratch, &options, other.as_deref())?.0
         };
         let open = || {
             let options = OpenOptions {
@@ -180,6 +184,7 @@ impl Store {
         for file in view.files() {
             refuse_if_damaged(file)?;
         }
+        scratch.made_of(view.files())?;
         let form = match how {
             Derive::Quantize(precision) => Form::Rounded(*precision),
             Derive::Transform(map) => Form::Mapped(map),
