@@ -2,8 +2,8 @@
 /*
  * XDP: answers nearest-neighbour queries over the hot vectors of a store where the packet arrives.
  *
- * A query is a UDP packet to one port whose payload begins with "RVFQ"; everything else passes. Vectors and query are
- * integers, so that the order of the answer is exact: raw = bias - 2 * dot, where bias is the squared norm for squared L2
+ * A query is a UDP packet to one port of this machine whose payload begins with "RVFQ"; everything else passes, look-ups
+ * for the filter and what other machines are asked among it. Vectors and query are integers, so that the order of the answer is exact: raw = bias - 2 * dot, where bias is the squared norm for squared L2
  * and 0 for the other metrics. An answer is never longer than its query (which is padded by who sends it), so that a forged
  * sender gains nothing.
  */
@@ -17,8 +17,11 @@ struct config {
 	__u32 epoch;
 	__u16 port;
 	__u8 metric;
-	__u8 unused;
+	/* Whether the interface has an address of Ethernet. */
+	__u8 has_mac;
 	__u64 file_id[2];
+	__u8 mac[ETH_ALEN];
+	__u16 unused;
 };
 
 /* Set before loading; the values here only make the program verifiable as it stands. */
@@ -236,6 +239,24 @@ static __always_inline int turn(struct xdp_md *ctx, const struct frame *frame, s
 	return XDP_TX;
 }
 
+/* Whether a frame was sent to this interface, by one machine. An answer to others would be a second one, in another's name, or
+ * would go to everybody. */
+static __always_inline int is_for_us(const struct ethhdr *eth)
+{
+	if ((eth->h_dest[0] | eth->h_source[0]) & 1)
+		return 0;
+	if (!config.has_mac)
+		return 1;
+	for (int i = 0; i < ETH_ALEN; i++)
+		if (eth->h_dest[i] != config.mac[i])
+			return 0;
+	return 1;
+}
+
+/* Addresses of more than one machine: 224.0.0.0 and above, and ff00::/8. */
+#define FIRST_OF_MANY_V4 224
+#define FIRST_OF_MANY_V6 0xff
+
 SEC("xdp")
 int rvf_distance(struct xdp_md *ctx)
 {
@@ -249,6 +270,8 @@ int rvf_distance(struct xdp_md *ctx)
 	struct scratch *s;
 	__u32 zero = 0;
 	__u32 length;
+	/* What IP says that there is of UDP. */
+	__u32 carried;
 	__u8 status = STATUS_OK;
 
 	if (data + sizeof(*eth) > end)
@@ -259,12 +282,21 @@ int rvf_distance(struct xdp_md *ctx)
 		if ((void *)(ip + 1) > end || ip->ihl != 5 || ip->protocol != IPPROTO_UDP ||
 		    ip->frag_off & bpf_htons(REFUSE_FRAGMENTS))
 			return XDP_PASS;
+		if ((bpf_ntohl(ip->daddr) >> 24) >= FIRST_OF_MANY_V4 || (bpf_ntohl(ip->saddr) >> 24) >= FIRST_OF_MANY_V4)
+			return XDP_PASS;
+		carried = bpf_ntohs(ip->tot_len);
+		if (carried < sizeof(*ip))
+			return XDP_PASS;
+		carried -= sizeof(*ip);
 		udp = (void *)(ip + 1);
 	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + sizeof(*eth);
 
 		if ((void *)(ip + 1) > end || ip->nexthdr != IPPROTO_UDP)
 			return XDP_PASS;
+		if (ip->daddr.s6_addr[0] == FIRST_OF_MANY_V6 || ip->saddr.s6_addr[0] == FIRST_OF_MANY_V6)
+			return XDP_PASS;
+		carried = bpf_ntohs(ip->payload_len);
 		udp = (void *)(ip + 1);
 		frame.v6 = 1;
 	} else {
@@ -273,8 +305,14 @@ int rvf_distance(struct xdp_md *ctx)
 	q = (void *)(udp + 1);
 	if ((void *)(q + 1) > end || udp->dest != bpf_htons(config.port) || q->magic != MAGIC_QUERY)
 		return XDP_PASS;
-	frame.payload = (long)q - (long)data;
 	length = bpf_ntohs(udp->len);
+	/* An answer may be as long as the payload that UDP tells of, so that has to have come. */
+	if (!is_for_us(eth) || length > carried)
+		return XDP_PASS;
+	/* The filter's, which may look at the same port. */
+	if (q->version == WIRE_VERSION && q->op == OP_LOOKUP)
+		return XDP_PASS;
+	frame.payload = (long)q - (long)data;
 	/* No room for an answer that says what is wrong. */
 	if (length < sizeof(*udp) + ANSWER_HEAD || (void *)udp + length > end) {
 		count(DROPPED);

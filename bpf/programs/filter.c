@@ -68,8 +68,16 @@ int rvf_filter(struct __sk_buff *skb)
 	struct transport transport;
 	struct rule *rule;
 
-	if (find_transport(skb, &transport))
+	switch (find_transport(skb, &transport)) {
+	case FOUND:
+		break;
+	case NO_PORT_HERE:
 		return ACT_OK;
+	case UNREADABLE:
+		/* What it is for cannot be told, so no rule may be passed by with it. */
+		count(MALFORMED);
+		return ACT_SHOT;
+	}
 	rule = bpf_map_lookup_elem(&rules, &transport.port);
 	if (rule && rule->action == DROP) {
 		count(PORT_DROPPED);

@@ -27,7 +27,7 @@ int rvf_ports(struct __sk_buff *skb)
 	__u32 word;
 	__u64 *bits;
 
-	if (find_transport(skb, &transport)) {
+	if (find_transport(skb, &transport) != FOUND) {
 		count(NO_PORT);
 		return NOTHING;
 	}

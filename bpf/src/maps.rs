@@ -3,18 +3,26 @@
 
 use crate::hot::HotSet;
 
-/// Constants of the XDP program.
+/// Constants of the XDP program. It answers what is sent to `mac`; without one it does not look at the receiver, which is for
+/// interfaces that have no address.
 #[must_use]
-pub fn distance_config(set: &HotSet, epoch: u32, port: u16, file_id: [u8; 16]) -> [u8; 40] {
-    let mut out = [0; 40];
+pub fn distance_config(
+    set: &HotSet,
+    epoch: u32,
+    port: u16,
+    file_id: [u8; 16],
+    mac: Option<[u8; 6]>,
+) -> [u8; 48] {
+    let mut out = [0; 48];
     let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(set.vectors.len() as u32).to_le_bytes());
     put(4, &(set.scale.dimension as u32).to_le_bytes());
     put(8, &set.scale.step.to_le_bytes());
     put(16, &epoch.to_le_bytes());
     put(20, &port.to_le_bytes());
-    put(22, &[set.scale.metric as u8]);
+    put(22, &[set.scale.metric as u8, u8::from(mac.is_some())]);
     put(24, &file_id);
+    put(40, &mac.unwrap_or_default());
     out
 }
 
@@ -86,6 +94,11 @@ pub fn member_words(ids: impl Iterator<Item = u64>) -> Option<Vec<u64>> {
     Some(words)
 }
 
+/// The words of a bitmap that a new map does not have already, and their places: those that are not zero. Each is a system call.
+pub fn filled(words: &[u64]) -> impl Iterator<Item = (u32, u64)> {
+    (0..).zip(words.iter().copied()).filter(|(_, word)| *word != 0)
+}
+
 /// Ports as the socket filter's bitmap, bit `port % 64` of word `port / 64`.
 #[must_use]
 pub fn port_words(ports: &[u16]) -> [u64; 1024] {
@@ -110,5 +123,8 @@ mod tests {
         assert_eq!(member_words([1 << 29].into_iter()), None);
         let words = port_words(&[0, 53, 65535]);
         assert_eq!((words[0], words[1023], words[1]), (1 | 1 << 53, 1 << 63, 0));
+        assert_eq!(filled(&words).collect::<Vec<_>>(), [(0, 1 | 1 << 53), (1023, 1 << 63)]);
+        let far = member_words([5, (1 << 29) - 1].into_iter()).expect("room for it");
+        assert_eq!(filled(&far).collect::<Vec<_>>(), [(0, 1 << 5), (MAX_MEMBER_WORDS - 1, 1 << 63)]);
     }
 }

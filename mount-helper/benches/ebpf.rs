@@ -27,6 +27,8 @@ const SIZES: [(usize, usize); 7] =
     [(32, 16), (32, 256), (128, 16), (128, 256), (384, 16), (384, 256), (1024, 96)];
 const RUNS: usize = 2000;
 const K: usize = 10;
+/// Of both ends of a packet.
+const MAC: [u8; 6] = [2; 6];
 
 /// Components between -1 and 1 that look random.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -43,7 +45,7 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
 /// A query as it arrives: Ethernet, IPv4, UDP.
 fn frame(payload: &[u8]) -> Vec<u8> {
     let total = |head: usize| (head + payload.len()) as u16;
-    let mut out = vec![2; 12];
+    let mut out = [MAC, MAC].concat();
     out.extend_from_slice(&[0x08, 0x00, 0x45, 0]);
     out.extend_from_slice(&total(28).to_be_bytes());
     out.extend_from_slice(&[0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1, 0x9C, 0x40]);
@@ -62,7 +64,7 @@ fn quantile(times: &mut [f64], share: f64) -> f64 {
 fn alone(dimension: usize, vectors: usize) {
     let rows: Vec<(u64, Vec<f32>)> = (0..vectors as u64).map(|id| (id, noise(id + 1, dimension))).collect();
     let set = HotSet::new(Metric::Cosine, dimension, &rows).unwrap();
-    let config = maps::distance_config(&set, 1, rvf_bpf::wire::PORT, [0; 16]);
+    let config = maps::distance_config(&set, 1, rvf_bpf::wire::PORT, [0; 16], Some(MAC));
     let loaded = Loaded::distance(Builtin::Distance.object(), &set, &config).unwrap();
     let mut times = Vec::with_capacity(RUNS);
     let mut scan = Vec::with_capacity(RUNS);

@@ -58,10 +58,15 @@ pub(super) enum Plan {
 }
 
 /// Works out what a program of ours gets.
-pub(super) fn plan(builtin: Builtin, view: &View, args: &Args) -> Result<Plan, Failure> {
+pub(super) fn plan(
+    builtin: Builtin,
+    view: &View,
+    args: &Args,
+    interfaces: &sys::Interfaces,
+) -> Result<Plan, Failure> {
     match builtin {
-        Builtin::Distance => distance(view, args),
-        Builtin::Filter => filter(view, args),
+        Builtin::Distance => distance(view, args, interfaces),
+        Builtin::Filter => filter(view, args, interfaces),
         Builtin::Ports => {
             if args.allow.is_empty() {
                 return Err(Failure::usage("--allow names the ports to let through, as in --allow 53,7474"));
@@ -75,7 +80,7 @@ fn complete(view: &View) -> Result<(), Failure> {
     view.complete().map_err(|e| Failure::failed(e.to_string()))
 }
 
-fn distance(view: &View, args: &Args) -> Result<Plan, Failure> {
+fn distance(view: &View, args: &Args, interfaces: &sys::Interfaces) -> Result<Plan, Failure> {
     complete(view)?;
     if args.port == 0 {
         return Err(Failure::usage("--port 0: queries need a port"));
@@ -89,13 +94,12 @@ fn distance(view: &View, args: &Args) -> Result<Plan, Failure> {
         e => Failure::failed(e.to_string()),
     })?;
     view.check_intact().map_err(|e| Failure::failed(e.to_string()))?;
-    let config = maps::distance_config(&choice.set, view.epoch(), args.port, view.file_id()).to_vec();
+    let mac = interfaces.mac(&args.iface);
+    let config = maps::distance_config(&choice.set, view.epoch(), args.port, view.file_id(), mac).to_vec();
     Ok(Plan::Distance { choice, live: view.resolved().len(), config, port: args.port })
 }
 
-fn filter(view: &View, args: &Args) -> Result<Plan, Failure> {
-    let interfaces =
-        sys::Interfaces::open().map_err(|e| Failure::failed(format!("cannot ask for interfaces: {e}")))?;
+fn filter(view: &View, args: &Args, interfaces: &sys::Interfaces) -> Result<Plan, Failure> {
     let index = |name: &str| {
         interfaces
             .number(name)
@@ -159,10 +163,10 @@ impl Plan {
         let mut loaded = Loaded::new(object, name, kind, &settings)?;
         match self {
             Self::Filter { words, rules, .. } => {
-                loaded.fill("members", words.iter().copied())?;
+                loaded.fill("members", maps::filled(words))?;
                 loaded.insert("rules", rules.iter().copied())?;
             }
-            Self::Ports { words, .. } => loaded.fill("allowed", words.iter().copied())?,
+            Self::Ports { words, .. } => loaded.fill("allowed", maps::filled(&words[..]))?,
             Self::None | Self::Distance { .. } => {}
         }
         Ok(loaded)
@@ -206,7 +210,7 @@ impl Loaded {
         let settings =
             Settings { config: Some(config.to_vec()), entries: vec![("hot", set.vectors.len() as u32)] };
         let mut loaded = Self::new(object, None, ProgramType::Xdp, &settings)?;
-        loaded.fill("hot", set.vectors.iter().map(hot::HotVector::map_value))?;
+        loaded.fill("hot", (0..).zip(set.vectors.iter().map(hot::HotVector::map_value)))?;
         Ok(loaded)
     }
 }

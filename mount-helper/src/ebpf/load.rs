@@ -94,15 +94,15 @@ impl Loaded {
         self.ebpf.map_mut(name).ok_or_else(|| Failure::failed(format!("the program has no map '{name}'")))
     }
 
-    /// Fills an array from its beginning.
+    /// Puts values into an array, where all others are zeros: of a map that was just made.
     pub(super) fn fill<V: aya::Pod>(
         &mut self,
         name: &str,
-        values: impl IntoIterator<Item = V>,
+        values: impl IntoIterator<Item = (u32, V)>,
     ) -> Result<(), Failure> {
         let failed = |e: aya::maps::MapError| Failure::failed(format!("filling the map '{name}': {e}"));
         let mut map: Array<_, V> = Array::try_from(self.map(name)?).map_err(failed)?;
-        for (at, value) in (0..).zip(values) {
+        for (at, value) in values {
             map.set(at, value, 0).map_err(failed)?;
         }
         Ok(())

@@ -129,7 +129,7 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
         .number(&args.iface)
         .ok_or_else(|| Failure::failed(format!("there is no network interface '{}'", args.iface)))?;
     let plan = match builtin {
-        Some(builtin) => fill::plan(builtin, view, &args)?,
+        Some(builtin) => fill::plan(builtin, view, &args, &interfaces)?,
         None => fill::Plan::none(),
     };
     let owner = run.verified.file.metadata().map_err(|e| Failure::missing(format!("the store: {e}")))?;
@@ -177,7 +177,8 @@ fn serve(
         if woken.signal {
             return Ok(0);
         }
-        if interfaces.number(name) != Some(interface) {
+        // No packet comes from one that is gone: who waits for them in vain asks.
+        if !woken.other && interfaces.number(name) != Some(interface) {
             return Err(Failure::failed(format!("the network interface '{name}' is gone")));
         }
         if let Some(from) = socket.as_mut().filter(|_| woken.other) {

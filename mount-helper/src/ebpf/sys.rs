@@ -50,6 +50,23 @@ impl Interfaces {
         u32::try_from(unsafe { request.ifr_ifru.ifru_ifindex }).ok()
     }
 
+    /// The Ethernet address of an interface; `None` where it has none, as tunnels do. That of the loopback is all zeros.
+    pub(super) fn mac(&self, name: &str) -> Option<[u8; 6]> {
+        let mut request = request(name)?;
+        // SAFETY: the request lives here, and its name ends with a zero byte.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFHWADDR as _, &raw mut request) }).ok()?;
+        // SAFETY: the kernel has written the address; zeros, which were there before, are one as well.
+        let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+        if !matches!(address.sa_family, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK) {
+            return None;
+        }
+        let mut mac = [0; 6];
+        for (to, from) in mac.iter_mut().zip(address.sa_data) {
+            *to = from as u8;
+        }
+        Some(mac)
+    }
+
     /// The driver of an interface, as ethtool says; `None` where it says none.
     pub(super) fn driver(&self, name: &str) -> Option<String> {
         const FIELD: usize = 32;
@@ -164,9 +181,19 @@ impl PacketSocket {
 pub(super) fn describe(packet: &[u8]) -> String {
     let byte = |at: usize| packet.get(at).copied().unwrap_or(0);
     let half = |at: usize| u16::from_be_bytes([byte(at), byte(at + 1)]);
-    let v6 = half(12) == 0x86DD;
-    let (protocol, transport) =
-        if v6 { (byte(20), 54) } else { (byte(23), 14 + usize::from(byte(14) & 15) * 4) };
+    let (mut protocol, mut transport) = (byte(23), 14 + usize::from(byte(14) & 15) * 4);
+    if half(12) == 0x86DD {
+        (protocol, transport) = (byte(20), 54);
+        // As the filter walks: past hop-by-hop options, routing, destination options, and the header of a first fragment.
+        while transport < packet.len() {
+            let len = match protocol {
+                0 | 43 | 60 => usize::from(byte(transport + 1)) * 8 + 8,
+                44 => 8,
+                _ => break,
+            };
+            (protocol, transport) = (byte(transport), transport + len);
+        }
+    }
     let name = if protocol == 6 { "tcp" } else { "udp" };
     format!("{name} {} > {}  {} bytes", half(transport), half(transport + 2), packet.len())
 }

@@ -1,6 +1,8 @@
 //! Network namespaces joined by veth pairs, for programs that need an interface to themselves.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod raw;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::{Command, Output};
