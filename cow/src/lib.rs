@@ -60,7 +60,7 @@ pub use rvf_index::{NoProgress, Progress};
 pub use scratch::{PENDING, Scratch, cannot_link, link_or_move, sweep};
 pub use search::MAX_QUERIES;
 pub use sign::{FoundSignature, Judge, SignOptions, Target};
-pub use source::open_file;
+pub use source::{Device, open_file};
 pub use store::Store;
 pub use types::{
     Access, Answer, BadRow, Batch, CompactReport, CreateOptions, DeleteReport, EAGER_VERIFY_BYTES, Event,

@@ -19,10 +19,10 @@ use crate::coverage;
 use crate::error::Error;
 use crate::filters::Filters;
 use crate::loading::{Loaded, Loading};
-use crate::parent::{self, Missing, Parent};
+use crate::parent::{self, Found, Missing, Parent};
 use crate::rows::RowTable;
 use crate::shared;
-use crate::source::{open_device, open_regular, stamp};
+use crate::source::{Given, open_regular, stamp};
 use crate::types::{EAGER_VERIFY_BYTES, OpenOptions};
 use crate::unchanged::Seen;
 use crate::view::View;
@@ -63,7 +63,8 @@ pub(crate) struct Context<'a> {
     pub(crate) checked: &'a Mutex<HashMap<BlockKey, bool>>,
     pub(crate) generation: u64,
     pub(crate) transient: Option<&'a Arc<Image>>,
-    pub(crate) device: Option<u64>,
+    /// The files of the chain where they are not found by their paths, oldest last.
+    pub(crate) given: &'a [Given],
 }
 
 /// Reads a file into a view, and for a copy-on-write child the whole chain of its parents. O(segments), plus checksums
@@ -74,11 +75,16 @@ pub(crate) fn load(
     context: &Context<'_>,
     before: Option<&View>,
 ) -> Result<View, Error> {
-    let (file, meta) = match context.device {
-        Some(_) => open_device(path)?,
-        None => open_regular(path, false)?,
+    let by_path = context.given.is_empty();
+    let mut view = match context.given.first() {
+        Some(Given { path, file, meta, len }) => {
+            load_one(path, Arc::clone(file), meta, *len, *len, options, context)?
+        }
+        None => {
+            let (file, meta) = open_regular(path, false)?;
+            load_one(path, Arc::new(file), &meta, meta.len(), meta.len(), options, context)?
+        }
     };
-    let mut view = load_one(path, file, &meta, context.device.unwrap_or(meta.len()), options, context)?;
     let mut visited = vec![(view.stamp.dev, view.stamp.ino)];
     // The files of the chain, oldest last; each but the last has a parent, which is the next.
     let mut chain: Vec<(View, bool)> = Vec::new();
@@ -95,31 +101,23 @@ pub(crate) fn load(
             }
             break;
         };
-        let identity = youngest.opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
-        let found = match parent::find(&youngest.path, cow, identity, youngest.pin.as_ref(), &visited) {
+        let found = match find(youngest, cow, context, place.as_deref(), &visited) {
             Ok(found) => found,
             Err(missing) => {
-                let moved = place
-                    .as_ref()
-                    .and_then(|place| parent::find_moved(youngest, cow, place, identity, &visited));
-                match moved {
-                    Some(found) => found,
-                    None => {
-                        end = Some(Err(missing));
-                        break;
-                    }
-                }
+                end = Some(Err(missing));
+                break;
             }
         };
         place = Some(parent::directory_of(&youngest.path).join(&cow.map.parent_path));
-        let unchanged = found.len == found.meta.len();
+        let unchanged = found.len == found.whole;
         let dim = youngest.dimension();
         let own = before.filter(|view| shared::usable(view, &found, options)).map(Arc::clone);
         let room = parent::MAX_DEPTH - visited.len();
         // What somebody else has read may have got an index since.
         let known = match own {
             Some(own) if own.image.is_some() => Some(own),
-            own => shared::find(&found, options, room).or(own),
+            own if by_path => shared::find(&found, options, room).or(own),
+            own => own,
         };
         if let Some(known) = known.filter(|known| known.dimension() == dim) {
             end = Some(Ok(Parent::new(known, unchanged)));
@@ -129,8 +127,9 @@ pub(crate) fn load(
         visited.push((found.meta.dev(), found.meta.ino()));
         // Checksums of the parent are looked at anew: the map of known ones is keyed by offset.
         let checked = Mutex::new(HashMap::new());
-        let context = Context { checked: &checked, generation: 1, transient: None, device: None, ..*context };
-        match load_one(&found.path, found.file, &found.meta, found.len, options, &context) {
+        let context = Context { checked: &checked, generation: 1, transient: None, ..*context };
+        let Found { path, file, meta, len, whole } = &found;
+        match load_one(path, Arc::clone(file), meta, *len, *whole, options, &context) {
             Ok(parent) if !parent.damaged.is_empty() => {
                 let what =
                     "has vector segments that fail their checksum; what is left of it can be read by itself";
@@ -139,7 +138,7 @@ pub(crate) fn load(
             }
             Ok(mut parent) if parent.dimension() == dim => {
                 if !unchanged && parent.image.is_none() {
-                    parent.image = later_image(&parent, found.meta.len());
+                    parent.image = later_image(&parent, found.whole);
                 }
                 chain.push((parent, unchanged));
             }
@@ -157,7 +156,9 @@ pub(crate) fn load(
     while let Some((mut parent, unchanged)) = chain.pop() {
         attach(&mut parent, end.take(), None);
         let parent = Arc::new(parent);
-        shared::remember(&parent, options);
+        if by_path {
+            shared::remember(&parent, options);
+        }
         end = Some(Ok(Parent::new(parent, unchanged)));
     }
     attach(&mut view, end, last);
@@ -166,6 +167,25 @@ pub(crate) fn load(
         view.inherit_codes(last);
     }
     Ok(view)
+}
+
+/// Finds the parent of a file: among those given, or by its path. `place` is where the file itself should lie.
+fn find(
+    youngest: &View,
+    cow: &contents::Cow,
+    context: &Context<'_>,
+    place: Option<&Path>,
+    visited: &[(u64, u64)],
+) -> Result<Found, Missing> {
+    let identity = youngest.opened.manifest.as_ref().and_then(|m| m.manifest.identity.as_ref());
+    let pin = youngest.pin.as_ref();
+    if !context.given.is_empty() {
+        return parent::find_given(context.given.get(visited.len()), cow, identity, pin, visited);
+    }
+    parent::find(&youngest.path, cow, identity, pin, visited).or_else(|missing| {
+        let moved = place.and_then(|place| parent::find_moved(youngest, cow, place, identity, visited));
+        moved.ok_or(missing)
+    })
 }
 
 /// The search image that was made for a file's rows after the state of it that `state` shows. It describes that state too
@@ -250,17 +270,18 @@ fn attach(view: &mut View, parent: Option<Result<Parent, Missing>>, before: Opti
     view.resolve_deltas(before);
 }
 
-/// Reads the first `len` bytes of an open file into a view that knows no parent yet.
+/// Reads the first `len` of `whole` bytes of an open file into a view that knows no parent yet.
 fn load_one(
     path: &Path,
-    file: std::fs::File,
+    file: Arc<std::fs::File>,
     meta: &std::fs::Metadata,
     len: u64,
+    whole: u64,
     options: &OpenOptions,
     context: &Context<'_>,
 ) -> Result<View, Error> {
     let mut stamp = stamp(path, meta)?;
-    stamp.len = if context.device.is_some() { len } else { len.min(stamp.len) };
+    stamp.len = len;
     let bytes =
         if options.mmap { FileBytes::map(&file, stamp.len) } else { FileBytes::read(&file, stamp.len) }
             .map_err(|e| Error::io(path, "map", e))?;
@@ -372,8 +393,9 @@ fn load_one(
     deleted.dedup();
     Ok(View {
         path: path.to_path_buf(),
-        file: Arc::new(file),
+        file,
         stamp,
+        whole,
         seen: Seen::new(meta),
         generation: context.generation,
         opened,
@@ -436,4 +458,184 @@ fn unusable(path: &Path, bytes: &[u8], findings: &[Finding], segments: usize) ->
         _ => 0x0106,
     };
     Error::NotRvf { path: path.to_path_buf(), reason, code }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::ops::Range;
+
+    use super::*;
+    use crate::source::Device;
+    use crate::{
+        BadRow, Batch, BranchOptions, CreateOptions, NoProgress, ReindexOptions, SearchRequest, Store,
+    };
+
+    fn put(store: &Store, ids: Range<u64>, height: f32) {
+        let batch = Batch {
+            dimension: 3,
+            vectors: ids.clone().flat_map(|id| [(id % 31) as f32, (id % 7) as f32, height]).collect(),
+            ids: Some(ids.collect()),
+            metadata: Vec::new(),
+            on_bad_row: BadRow::Refuse,
+        };
+        store.ingest(&batch, &NoProgress).expect("rows");
+    }
+
+    fn create(path: &Path, rows: u64) -> Arc<Store> {
+        let options = CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 };
+        let store = Store::create(path, &options).expect("a store");
+        put(&store, 0..rows, 0.0);
+        store
+    }
+
+    fn open(path: &Path) -> Arc<Store> {
+        Store::open(path, &OpenOptions::default()).expect("opened")
+    }
+
+    fn branch(of: &Store, path: &Path) -> Arc<Store> {
+        of.branch(path, &BranchOptions::default()).expect("a branch");
+        open(path)
+    }
+
+    fn given(path: &Path) -> Given {
+        let file = File::open(path).expect("opened");
+        let meta = file.metadata().expect("attributes");
+        Given { path: path.to_path_buf(), file: Arc::new(file), len: meta.len(), meta }
+    }
+
+    fn open_given(files: &[&Path]) -> Arc<Store> {
+        let files = files.iter().map(|path| given(path)).collect();
+        Store::open_given(files, &OpenOptions::default()).expect("opened")
+    }
+
+    fn answers(store: &Store) -> Result<Vec<(u64, f32)>, Error> {
+        let request = SearchRequest {
+            queries: &[3.2, 4.1, 0.5],
+            k: 40,
+            ef: None,
+            filter: None,
+            exact: true,
+            deadline: None,
+            threads: 1,
+        };
+        let answers = store.view().search(&request)?;
+        Ok(answers.iter().flat_map(|answer| &answer.hits).map(|hit| (hit.id, hit.distance)).collect())
+    }
+
+    /// A branch, its parent and that one's, none of which lies where another expects it; and what the branch answered before.
+    fn chain(dir: &Path) -> ([PathBuf; 3], Vec<(u64, f32)>) {
+        let [oldest, parent, child] = ["g.rvf", "p.rvf", "c.rvf"].map(|name| dir.join(name));
+        let g = create(&oldest, 2000);
+        let p = branch(&g, &parent);
+        // What an ancestor gets later is not shown, but an index of what is shown is used.
+        let index = ReindexOptions { threads: 1, m: 4, ef_construction: 16, ..ReindexOptions::default() };
+        g.reindex(&index, &NoProgress).expect("an index");
+        put(&g, 3000..3010, 0.5);
+        put(&p, 4000..4020, 0.4);
+        p.delete(&[3, 34]).expect("deleted");
+        let c = branch(&p, &child);
+        put(&p, 4000..4010, 0.5);
+        put(&c, 96..100, 0.5);
+        c.delete(&[4001]).expect("deleted");
+        let before = answers(&c).expect("answers");
+        drop((g, p, c));
+        fs::create_dir(dir.join("away")).expect("a directory");
+        let moved = [(child, "0"), (parent, "1"), (oldest, "2")].map(|(from, name)| {
+            let to = dir.join("away").join(name);
+            fs::rename(from, &to).expect("moved");
+            to
+        });
+        (moved, before)
+    }
+
+    #[test]
+    fn a_branch_answers_with_the_ancestors_that_it_is_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ([c, p, g], before) = chain(dir.path());
+        assert!(open(&c).view().complete().is_err(), "none is found by its path");
+        let other = dir.path().join("other.rvf");
+        drop(create(&other, 10));
+        for files in [vec![&*c, &p, &g], vec![&*c, &p, &g, &other]] {
+            let store = open_given(&files);
+            let check = |view: &View| {
+                view.complete().expect("whole");
+                assert_eq!(view.chain().map(|view| &*view.path).collect::<Vec<_>>(), [&*c, &p, &g]);
+                let lens: Vec<u64> = view.chain().map(|view| view.whole).collect();
+                assert_eq!(lens, [&c, &p, &g].map(|path| fs::metadata(path).expect("attributes").len()));
+                assert!(view.chain().skip(1).all(|view| view.file_len() < view.whole));
+                assert!(view.chain().last().is_some_and(|oldest| oldest.image.is_some()));
+            };
+            check(&store.view());
+            assert_eq!(answers(&store).expect("answers"), before);
+            assert!(!store.is_behind());
+            store.publish().expect("read anew");
+            check(&store.view());
+            assert_eq!(answers(&store).expect("answers"), before);
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_the_ancestors_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ([c, p, g], _) = chain(dir.path());
+        let at = |name: &str| dir.path().join(name);
+        drop(create(&at("other"), 2000));
+        let pinned = {
+            let store = open_given(&[&c, &p, &g]);
+            store.view().parent_view().expect("a parent").file_len()
+        };
+        let bytes = fs::read(&p).expect("read");
+        let prefix = &bytes[..pinned as usize];
+        fs::write(at("state"), prefix).expect("written");
+        fs::write(at("cut"), &prefix[..prefix.len() - 1]).expect("written");
+        let mut changed = bytes.clone();
+        changed[prefix.len() - 1] ^= 1;
+        fs::write(at("changed"), changed).expect("written");
+        open_given(&[&c, &at("state"), &g]).view().complete().expect("the very state");
+        for (parents, word) in [
+            (vec![], "not among the devices"),
+            (vec![p.clone()], "not among the devices"),
+            (vec![g.clone(), p.clone()], "another file"),
+            (vec![at("other"), g.clone()], "another file"),
+            (vec![p.clone(), at("other")], "another file"),
+            (vec![c.clone(), g.clone()], "its own ancestor"),
+            (vec![p.clone(), p.clone()], "its own ancestor"),
+            (vec![at("cut"), g.clone()], "is shorter than"),
+            (vec![at("changed"), g.clone()], "no longer starts with"),
+        ] {
+            let files: Vec<&Path> = std::iter::once(&c).chain(&parents).map(PathBuf::as_path).collect();
+            let store = open_given(&files);
+            let error = store.view().complete().expect_err("not its ancestors").to_string();
+            assert!(error.contains(word), "{parents:?}: {error}");
+            assert!(answers(&store).is_err(), "{parents:?}");
+        }
+        // The length that is said counts, not that of the file.
+        let mut files = [&c, &p, &g].map(|path| given(path)).to_vec();
+        files[1].len = pinned - 1;
+        let store = Store::open_given(files, &OpenOptions::default()).expect("opened");
+        assert!(store.view().complete().is_err());
+    }
+
+    #[test]
+    fn a_child_of_the_existing_tools_finds_its_state_in_what_it_is_given() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../format/tests/golden/branch/set-1");
+        let dir = golden.join("cow-parent-changed");
+        let store = open_given(&[&dir.join("child.rvf"), &dir.join("parent.rvf")]);
+        let by_path = open(&dir.join("child.rvf"));
+        assert!(store.view().inherited_count() > 0);
+        assert_eq!(store.view().inherited_count(), by_path.view().inherited_count());
+        let wrong = open_given(&[&dir.join("child.rvf"), &golden.join("cow-basic/child.rvf")]);
+        assert!(wrong.view().complete().is_err());
+    }
+
+    #[test]
+    fn only_block_devices_are_devices() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let device = Device { path: file.path().to_path_buf(), len: 1 };
+        for devices in [vec![device], Vec::new()] {
+            let error = Store::open_devices(&devices, &OpenOptions::default()).expect_err("no device");
+            assert!(matches!(error, Error::Invalid { .. }), "{error}");
+        }
+    }
 }

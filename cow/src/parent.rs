@@ -21,7 +21,7 @@ use crate::branch::pin::{self, Pin};
 use crate::branch::resolve::Layer;
 use crate::error::Error;
 use crate::reach::reach;
-use crate::source::open_regular;
+use crate::source::{Given, open_regular};
 use crate::view::View;
 
 /// Files of a chain that are followed, the child among them.
@@ -47,9 +47,11 @@ pub(crate) type Missing = String;
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     pub(crate) meta: Metadata,
     pub(crate) len: u64,
+    /// Bytes of the file.
+    pub(crate) whole: u64,
 }
 
 impl Parent {
@@ -88,16 +90,7 @@ pub(crate) fn find(
     pin: Option<&Pin>,
     visited: &[(u64, u64)],
 ) -> Result<Found, Missing> {
-    if visited.len() >= MAX_DEPTH {
-        return Err(format!("the chain of parents is longer than {MAX_DEPTH}"));
-    }
-    let disagree =
-        |id: &[u8; 16], hash: &[u8; 32]| *id != cow.map.base_file_id || *hash != cow.map.base_file_hash;
-    if identity.is_some_and(|i| disagree(&i.parent_id, &i.parent_hash))
-        || pin.is_some_and(|p| p.parent.file_id != cow.map.base_file_id)
-    {
-        return Err("its two records of the parent disagree".into());
-    }
+    check_records(cow, identity, pin, visited)?;
     find_at(&directory_of(child).join(&cow.map.parent_path), cow, pin, visited)
 }
 
@@ -121,6 +114,39 @@ pub(crate) fn find_at(
             _ => missing,
         }),
     }
+}
+
+/// As [`find`], where the parent is not found by its path but is the next of the files given.
+pub(crate) fn find_given(
+    next: Option<&Given>,
+    cow: &Cow,
+    identity: Option<&FileIdentity>,
+    pin: Option<&Pin>,
+    visited: &[(u64, u64)],
+) -> Result<Found, Missing> {
+    check_records(cow, identity, pin, visited)?;
+    let given = next.ok_or_else(|| format!("its parent {} is not among the devices", cow.map.parent_path))?;
+    state_of(given.clone(), cow, pin, visited)
+}
+
+/// What a child says about its parent must be the same in all places.
+fn check_records(
+    cow: &Cow,
+    identity: Option<&FileIdentity>,
+    pin: Option<&Pin>,
+    visited: &[(u64, u64)],
+) -> Result<(), Missing> {
+    if visited.len() >= MAX_DEPTH {
+        return Err(format!("the chain of parents is longer than {MAX_DEPTH}"));
+    }
+    let disagree =
+        |id: &[u8; 16], hash: &[u8; 32]| *id != cow.map.base_file_id || *hash != cow.map.base_file_hash;
+    if identity.is_some_and(|i| disagree(&i.parent_id, &i.parent_hash))
+        || pin.is_some_and(|p| p.parent.file_id != cow.map.base_file_id)
+    {
+        return Err("its two records of the parent disagree".into());
+    }
+    Ok(())
 }
 
 /// As [`find`], for an ancestor in an older state: that one says where its parent was then. The file may have been led to
@@ -157,17 +183,23 @@ pub(crate) fn state_in(
     pin: Option<&Pin>,
     visited: &[(u64, u64)],
 ) -> Result<Found, Missing> {
-    let wanted = path.display();
     let (file, meta) = open_regular(path, false).map_err(|e| {
         format!("its parent cannot be opened: {e}; put it back there, or name its new place with reparent")
     })?;
+    let len = meta.len();
+    state_of(Given { path: path.to_path_buf(), file: Arc::new(file), meta, len }, cow, pin, visited)
+}
+
+fn state_of(given: Given, cow: &Cow, pin: Option<&Pin>, visited: &[(u64, u64)]) -> Result<Found, Missing> {
+    let Given { path, file, meta, len: whole } = given;
+    let wanted = path.display().to_string();
     if visited.contains(&(meta.dev(), meta.ino())) {
         return Err(format!("{wanted} is its own ancestor"));
     }
     let hash = cow.map.base_file_hash;
-    let bytes = FileBytes::map(&file, meta.len()).map_err(|e| format!("{wanted}: {e}"))?;
+    let bytes = FileBytes::map(&file, whole).map_err(|e| format!("{wanted}: {e}"))?;
     let matches = |end: usize| bytes.get(..end).is_some_and(|state| parent_hash(state) == hash);
-    let found = |len: u64| Found { path: path.to_path_buf(), file, meta, len };
+    let found = |len: u64| Found { path, file, meta, len, whole };
     if let Some(pin) = pin {
         let prefix = usize::try_from(pin.parent.prefix).ok().filter(|end| matches(*end));
         let prefix = prefix.and_then(|end| bytes.get(..end));
@@ -259,6 +291,11 @@ impl View {
     pub fn parent_file(&self) -> Option<PathBuf> {
         let cow = self.contents.cow.as_ref()?;
         Some(directory_of(&self.path).join(&cow.map.parent_path))
+    }
+
+    /// The file and its ancestors, nearest first, as far as they can be read.
+    pub fn chain(&self) -> impl Iterator<Item = &View> {
+        std::iter::successors(Some(self), |view| view.parent_view().map(|parent| &**parent))
     }
 
     /// When what the store shows was last changed, as far as times tell: a branch without a commit of its own shows what its

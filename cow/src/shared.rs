@@ -55,7 +55,7 @@ pub(crate) fn usable(view: &View, found: &Found, options: &OpenOptions) -> bool 
         && view.complete().is_ok()
         && view.files().into_iter().all(|view| view.check_ancestor().is_ok())
         // One that grew may have got an index since, which describes this state too.
-        && (view.image.is_some() || found.len == found.meta.len())
+        && (view.image.is_some() || found.len == found.whole)
         && (view.verified || !options.verify)
 }
 

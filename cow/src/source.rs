@@ -3,7 +3,8 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::reach::reach;
@@ -33,14 +34,37 @@ pub fn open_file(path: &Path) -> Result<(File, Metadata), Error> {
     open_regular(path, false)
 }
 
-/// Opens a block device for reading.
-pub(crate) fn open_device(path: &Path) -> Result<(File, Metadata), Error> {
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let meta = file.metadata().map_err(|e| Error::io(path, "stat", e))?;
-    match meta.file_type().is_block_device() {
-        true => Ok((file, meta)),
-        false => Err(Error::Invalid { what: format!("{}: no block device", path.display()) }),
+/// A block device with a file on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its path.
+    pub path: PathBuf,
+    /// Bytes of the file: a device is as long as its sectors and does not know where the file ends.
+    pub len: u64,
+}
+
+impl Device {
+    /// Opens it for reading.
+    pub(crate) fn open(&self) -> Result<Given, Error> {
+        let path = &self.path;
+        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let meta = file.metadata().map_err(|e| Error::io(path, "stat", e))?;
+        match meta.file_type().is_block_device() {
+            true => Ok(Given { path: path.clone(), file: Arc::new(file), meta, len: self.len }),
+            false => Err(Error::Invalid { what: format!("{}: no block device", path.display()) }),
+        }
     }
+}
+
+/// An open file of a chain, of which nothing is looked for by a path. It does not change while it is open.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    /// For messages.
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<File>,
+    pub(crate) meta: Metadata,
+    /// Bytes of it.
+    pub(crate) len: u64,
 }
 
 fn check_regular(path: &Path, meta: &Metadata) -> Result<(), Error> {

@@ -21,7 +21,7 @@ use crate::meta_cache::MetaCache;
 use crate::reach::resolve;
 use crate::reindex::BuiltIndex;
 use crate::shared;
-use crate::source::stamp;
+use crate::source::{Device, Given, stamp};
 use crate::types::{Access, Event, OpenOptions};
 use crate::unchanged::changed_at;
 use crate::view::View;
@@ -42,8 +42,8 @@ pub struct Store {
     options: OpenOptions,
     /// Nobody else writes to the file: it is being made, and has its maker's lock.
     pub(crate) private: bool,
-    /// Length of a store on a block device, which nobody changes while it is open.
-    device: Option<u64>,
+    /// The files of a store whose files are not found by their paths, oldest last. Nobody changes them.
+    given: Vec<Given>,
     current: ArcSwap<View>,
     /// The file's time of change when the path was last seen to name it.
     named: AtomicI64,
@@ -81,28 +81,36 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotRegular`], [`Error::NotRvf`] when nothing can be used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
-        Self::open_as(&resolve(path)?, options, false, None)
+        Self::open_as(&resolve(path)?, options, false, Vec::new())
     }
 
     /// Opens a file that this process is making and nobody else writes to: no lock is taken for its commits.
     pub(crate) fn open_private(path: &Path, options: &OpenOptions) -> Result<Arc<Self>, Error> {
-        Self::open_as(path, options, true, None)
+        Self::open_as(path, options, true, Vec::new())
     }
 
-    /// Opens a store that lies on a block device, in its first `len` bytes, for reading. A device is as long as its
-    /// sectors and does not know where the store ends.
+    /// Opens a store that lies on a block device, for reading. The first of `devices` is the store's; a copy-on-write child is
+    /// followed by its ancestors, nearest first. Each ancestor has to be what one found by its path has to be: one that is not
+    /// counts as missing, as [`View::complete`] tells.
     ///
     /// # Errors
-    /// As [`Store::open`]; [`Error::Invalid`] when it is no block device, [`Error::Io`] when it is shorter.
-    pub fn open_device(path: &Path, len: u64, options: &OpenOptions) -> Result<Arc<Self>, Error> {
-        Self::open_as(path, &OpenOptions { access: Access::ReadOnly, ..*options }, false, Some(len))
+    /// As [`Store::open`]; [`Error::Invalid`] when there is none or one is no block device, [`Error::Io`] when the first is
+    /// shorter than its file.
+    pub fn open_devices(devices: &[Device], options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        Self::open_given(devices.iter().map(Device::open).collect::<Result<_, _>>()?, options)
+    }
+
+    pub(crate) fn open_given(given: Vec<Given>, options: &OpenOptions) -> Result<Arc<Self>, Error> {
+        let first = given.first().ok_or_else(|| Error::Invalid { what: "no device is given".into() })?;
+        let path = first.path.clone();
+        Self::open_as(&path, &OpenOptions { access: Access::ReadOnly, ..*options }, false, given)
     }
 
     fn open_as(
         path: &Path,
         options: &OpenOptions,
         private: bool,
-        device: Option<u64>,
+        given: Vec<Given>,
     ) -> Result<Arc<Self>, Error> {
         let scratch = Arc::new(ScratchPool::new());
         let loaded = Loaded::default();
@@ -115,17 +123,17 @@ impl Store {
             checked: &checked,
             generation: 1,
             transient: None,
-            device,
+            given: &given,
         };
         let view = Arc::new(load(path, options, &context, None)?);
-        if device.is_none() {
+        if given.is_empty() {
             shared::remember(&view, options);
         }
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             options: *options,
             private,
-            device,
+            given,
             current: ArcSwap::new(view),
             named: AtomicI64::new(i64::MIN),
             looked: Mutex::new(None),
@@ -181,7 +189,7 @@ impl Store {
     /// file's lock tells one that is still writing; its commit is seen when it is there.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        if self.device.is_some() {
+        if !self.given.is_empty() {
             return false;
         }
         let view = self.view();
@@ -260,8 +268,8 @@ impl Store {
         generation: u64,
         transient: Option<&'a Arc<Image>>,
     ) -> Context<'a> {
-        let Self { scratch, loaded, accesses, device, .. } = self;
-        Context { scratch, loaded, accesses, checked, generation, transient, device: *device }
+        let Self { scratch, loaded, accesses, given, .. } = self;
+        Context { scratch, loaded, accesses, checked, generation, transient, given }
     }
 
     /// Reads the file and publishes what it holds now.
@@ -271,7 +279,7 @@ impl Store {
         let transient = self.transient.lock().as_ref().map(|built| Arc::clone(&built.image));
         let context = self.context(&self.checked, generation, transient.as_ref());
         let view = Arc::new(load(&self.path, &self.options, &context, Some(&self.view()))?);
-        if self.device.is_none() {
+        if self.given.is_empty() {
             shared::remember(&view, &self.options);
         }
         // One that fits no more, or less than what the file has, is not worth its memory. Another may have come meanwhile.

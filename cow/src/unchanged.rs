@@ -7,7 +7,7 @@
 //! hashed again too.
 
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use rvf_format::ChecksumState;
@@ -85,7 +85,8 @@ impl View {
         }
         let Ok(meta) = self.file.metadata() else { return Ok(()) };
         let now = changed_at(&meta);
-        if now == self.seen.changed.load(Ordering::Relaxed) {
+        // A block device has no length in its metadata, and its times tell nothing about its bytes.
+        if now == self.seen.changed.load(Ordering::Relaxed) || meta.file_type().is_block_device() {
             return Ok(());
         }
         if meta.len() < self.committed_len() {

@@ -36,6 +36,8 @@ pub struct View {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<File>,
     pub(crate) stamp: Stamp,
+    /// Bytes that the file had. Of an ancestor only the first of them, as many as the stamp says, belong to the state.
+    pub(crate) whole: u64,
     pub(crate) seen: Seen,
     pub(crate) generation: u64,
     pub(crate) opened: Opened,
@@ -117,10 +119,18 @@ impl View {
         &self.file
     }
 
-    /// Bytes of the file when this view was made.
+    /// Bytes of the file when this view was made. For an ancestor of a copy-on-write child: in the state that the child was
+    /// made from.
     #[must_use]
     pub fn file_len(&self) -> u64 {
         self.stamp.len
+    }
+
+    /// Bytes of the file when this view was made, with those of an ancestor that came after the state that its child was made
+    /// from.
+    #[must_use]
+    pub fn whole_len(&self) -> u64 {
+        self.whole
     }
 
     /// The bytes of the file.

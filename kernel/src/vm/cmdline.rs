@@ -115,16 +115,18 @@ fn is_allowed(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    const GUEST: GuestArguments = GuestArguments { len: 640, port: 8080 };
+    fn guest() -> GuestArguments {
+        GuestArguments { lens: vec![640], port: 8080 }
+    }
 
     #[test]
     fn ours_comes_last() {
-        let line = command_line(b"console=ttyS0,115200 quiet  panic=5", "panic=-1", &GUEST);
+        let line = command_line(b"console=ttyS0,115200 quiet  panic=5", "panic=-1", &guest());
         assert_eq!(
             line.as_deref(),
             Ok("console=ttyS0,115200 quiet panic=5 panic=-1 rvf.len=640 rvf.port=8080")
         );
-        assert_eq!(command_line(b"", "x", &GUEST).as_deref(), Ok("x rvf.len=640 rvf.port=8080"));
+        assert_eq!(command_line(b"", "x", &guest()).as_deref(), Ok("x rvf.len=640 rvf.port=8080"));
     }
 
     #[test]
@@ -143,15 +145,15 @@ mod tests {
             "module_blacklist=virtio_blk",
         ] {
             assert!(
-                matches!(command_line(word.as_bytes(), "", &GUEST), Err(CmdlineError::Word { .. })),
+                matches!(command_line(word.as_bytes(), "", &guest()), Err(CmdlineError::Word { .. })),
                 "{word}"
             );
         }
         for (line, at) in [("a\nb", 1), ("quiet\0", 5), ("\x1b[2J", 0), ("\u{e4}", 0)] {
-            let error = command_line(line.as_bytes(), "", &GUEST).expect_err(line);
+            let error = command_line(line.as_bytes(), "", &guest()).expect_err(line);
             assert!(matches!(error, CmdlineError::Byte { at: found, .. } if found == at), "{error}");
         }
         let long = format!("lpj={}", "1".repeat(MAX_CMDLINE));
-        assert!(matches!(command_line(long.as_bytes(), "", &GUEST), Err(CmdlineError::Long { .. })));
+        assert!(matches!(command_line(long.as_bytes(), "", &guest()), Err(CmdlineError::Long { .. })));
     }
 }

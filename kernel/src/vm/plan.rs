@@ -1,6 +1,6 @@
 //! QEMU's arguments for one machine.
 
-use super::{CmdlineError, GuestArguments, command_line};
+use super::{CmdlineError, GuestArguments, MAX_DRIVES, command_line, drive_serial};
 use crate::Arch;
 use std::os::fd::RawFd;
 
@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 const MEMORY_MB: std::ops::RangeInclusive<u32> = 64..=16_384;
 /// Most virtual processors.
 const MAX_VCPUS: u32 = 64;
+/// Most drives of a microVM without ACPI tables: it has places for eight virtio devices, one of which is the network's.
+const MAX_LISTED_DRIVES: usize = 7;
 
 /// Who executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +40,14 @@ pub enum Firmware {
 }
 
 /// Descriptors that QEMU inherits. Nothing it uses is opened by a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptors {
     /// The sealed kernel image.
     pub kernel: RawFd,
     /// The initramfs.
     pub initramfs: RawFd,
-    /// The store, opened for reading only.
-    pub drive: RawFd,
+    /// The store and, for a branch, each of its ancestors, nearest first; opened for reading only.
+    pub drives: Vec<RawFd>,
     /// One end of a socket pair: the control channel.
     pub control: RawFd,
     /// The file that is to be the guest's memory; without one it is QEMU's own.
@@ -93,6 +95,18 @@ pub enum PlanError {
         /// How many.
         given: u32,
     },
+    /// More files than the machine has places for.
+    #[error(
+        "the store shows vectors of {} others, and this machine takes {most} files in all; make a whole one of it first: \
+         rvf derive -t clone",
+        .files.saturating_sub(1)
+    )]
+    Drives {
+        /// Files: the store and its ancestors.
+        files: usize,
+        /// How many this machine takes.
+        most: usize,
+    },
     /// The command line.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
@@ -134,6 +148,13 @@ impl Plan {
         if !(1..=MAX_VCPUS).contains(&self.vcpus) {
             return Err(PlanError::Vcpus { given: self.vcpus });
         }
+        let most = match self.firmware {
+            Firmware::CommandLine => MAX_LISTED_DRIVES,
+            Firmware::Acpi => MAX_DRIVES,
+        };
+        if fds.drives.len() > most {
+            return Err(PlanError::Drives { files: fds.drives.len(), most });
+        }
         // Under emulation, a microVM with ACPI has no timer that a kernel could tell the time by: its ACPI says that there
         // is none of the old ones, and those of KVM are not there. The common PC has them.
         let (machine, bus) = match (self.firmware, self.accelerator) {
@@ -148,7 +169,7 @@ impl Plan {
             Accelerator::Kvm => ("kvm", "host"),
             Accelerator::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
         };
-        let Descriptors { kernel, initramfs, drive, control, memory } = fds;
+        let Descriptors { kernel, initramfs, drives, control, memory } = fds;
         let mut list = vec![
             ("-nodefaults", String::new()),
             ("-no-user-config", String::new()),
@@ -167,11 +188,6 @@ impl Plan {
             ("-serial", "chardev:console".into()),
             ("-chardev", format!("socket,id=control,fd={control}")),
             ("-mon", "chardev=control,mode=control".into()),
-            ("-add-fd", format!("fd={drive},set=1")),
-            // No lock: writers append, and what is served is the state of a moment, by its length.
-            ("-blockdev", "driver=file,node-name=file,filename=/dev/fdset/1,read-only=on,locking=off".into()),
-            ("-blockdev", "driver=raw,node-name=store,file=file,read-only=on".into()),
-            ("-device", format!("virtio-blk-{bus},drive=store")),
             // The port is forwarded when the guest answers, not before.
             ("-netdev", "user,id=net,restrict=on,ipv6=off".into()),
             ("-device", format!("virtio-net-{bus},netdev=net{net}")),
@@ -182,6 +198,17 @@ impl Plan {
                 "memory-backend-file,id=memory,size={size}M,share=on,mem-path=/proc/self/fd/{memory}"
             );
             list.push(("-object", file));
+        }
+        for (n, drive) in drives.iter().enumerate() {
+            // No lock: writers append, and what is served is the state of a moment, by its length.
+            let file =
+                format!("driver=file,node-name=file{n},filename=/dev/fdset/{n},read-only=on,locking=off");
+            list.extend([
+                ("-add-fd", format!("fd={drive},set={n}")),
+                ("-blockdev", file),
+                ("-blockdev", format!("driver=raw,node-name=drive{n},file=file{n},read-only=on")),
+                ("-device", format!("virtio-blk-{bus},drive=drive{n},serial={}", drive_serial(n))),
+            ]);
         }
         let words = list.into_iter().flat_map(|(option, value)| [option.to_owned(), value]);
         Ok(words.filter(|word| !word.is_empty()).collect())
@@ -200,28 +227,40 @@ mod tests {
             memory_mb: 128,
             vcpus: 1,
             file_cmdline: b"quiet".to_vec(),
-            guest: GuestArguments { len: 999, port: 8080 },
+            guest: GuestArguments { lens: vec![999, 70], port: 8080 },
         }
     }
 
-    const FDS: Descriptors = Descriptors { kernel: 5, initramfs: 6, drive: 7, control: 8, memory: None };
+    fn fds(drives: usize) -> Descriptors {
+        Descriptors {
+            kernel: 5,
+            initramfs: 6,
+            drives: (9..).take(drives).collect(),
+            control: 8,
+            memory: None,
+        }
+    }
 
     #[test]
     fn nothing_is_opened_by_name_and_nothing_is_left_open() {
-        let arguments = plan().arguments(&FDS).expect("a machine");
+        let arguments = plan().arguments(&fds(2)).expect("a machine");
         let after = |option: &str| -> Vec<&str> {
             let pairs = arguments.iter().zip(arguments.iter().skip(1));
             pairs.filter(|(word, _)| *word == option).map(|(_, value)| value.as_str()).collect()
         };
         assert_eq!(after("-kernel"), ["/proc/self/fd/5"]);
-        assert_eq!(after("-add-fd"), ["fd=7,set=1"]);
+        assert_eq!(after("-add-fd"), ["fd=9,set=0", "fd=10,set=1"]);
         assert!(after("-sandbox")[0].contains("spawn=deny"));
         assert!(after("-blockdev").iter().all(|device| device.contains("read-only=on")));
         assert!(after("-netdev")[0].contains("restrict=on") && !after("-netdev")[0].contains("hostfwd"));
-        assert!(after("-append")[0].ends_with("rvf.len=999 rvf.port=8080"));
+        assert!(after("-append")[0].ends_with("rvf.len=999,70 rvf.port=8080"));
+        let drives = after("-device");
+        assert!(drives.iter().any(|device| device.ends_with("drive=drive0,serial=rvf-0")), "{drives:?}");
+        assert!(drives.iter().any(|device| device.ends_with("drive=drive1,serial=rvf-1")), "{drives:?}");
         assert!(after("-object").is_empty() && !after("-machine")[0].contains("memory-backend"));
-        let shared = plan().arguments(&Descriptors { memory: Some(9), ..FDS }).expect("a machine").join(" ");
-        assert!(shared.contains("size=128M,share=on,mem-path=/proc/self/fd/9"), "{shared}");
+        let shared =
+            plan().arguments(&Descriptors { memory: Some(20), ..fds(2) }).expect("a machine").join(" ");
+        assert!(shared.contains("size=128M,share=on,mem-path=/proc/self/fd/20"), "{shared}");
         assert!(shared.contains(",memory-backend=memory "), "{shared}");
         for needed in ["-nodefaults", "-no-user-config", "-no-reboot"] {
             assert!(arguments.iter().any(|word| word == needed));
@@ -238,8 +277,19 @@ mod tests {
             (Plan { file_cmdline: b"init=/bin/sh".to_vec(), ..plan() }, "init="),
             (Plan { file_cmdline: b"quiet\x1b".to_vec(), ..plan() }, "0x1b"),
         ] {
-            let error = plan.arguments(&FDS).expect_err(word).to_string();
+            let error = plan.arguments(&fds(1)).expect_err(word).to_string();
             assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_machine_has_as_many_drives_as_places_for_them() {
+        for (firmware, most) in [(Firmware::CommandLine, 7), (Firmware::Acpi, 23)] {
+            let plan = Plan { firmware, ..plan() };
+            assert!(plan.arguments(&fds(most)).is_ok());
+            let error = plan.arguments(&fds(most + 1)).expect_err("too many").to_string();
+            assert!(error.contains(&format!("of {most} others")), "{error}");
+            assert!(error.contains("rvf derive -t clone"), "{error}");
         }
     }
 }

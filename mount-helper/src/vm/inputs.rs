@@ -57,7 +57,8 @@ pub(super) fn of(
 ) -> io::Result<Option<Inputs>> {
     let Some(store) = store(&verified.view)? else { return Ok(None) };
     // The numbers of descriptors do not matter.
-    let fds = Descriptors { kernel: 0, initramfs: 1, drive: 2, control: 3, memory: Some(4) };
+    let drives = (4..).take(parts.drives.len()).collect();
+    let fds = Descriptors { kernel: 0, initramfs: 1, control: 2, memory: Some(3), drives };
     // A machine that cannot be is refused when it is started.
     let Ok(arguments) = plan.arguments(&fds) else { return Ok(None) };
     let program = fs::canonicalize(emulator)?;
@@ -87,13 +88,23 @@ fn with_file(key: KeyOf, what: &str, meta: &Metadata) -> KeyOf {
     key.with(what, &[plain.as_flattened(), signed.as_flattened()].concat())
 }
 
-/// The state of a store; `None` where it changed since it was opened, or so lately that a change might not show.
+/// The state of a store, with that of each ancestor of a branch; `None` where one changed since it was opened, or so lately that
+/// a change might not show.
 pub(super) fn store(view: &View) -> io::Result<Option<Key>> {
+    let mut key = Key::of("store");
+    for view in view.chain() {
+        let Some(file) = file(view)? else { return Ok(None) };
+        key = key.with("file", file.bytes());
+    }
+    Ok(Some(key.finish()))
+}
+
+fn file(view: &View) -> io::Result<Option<Key>> {
     let meta = view.file().metadata()?;
-    if meta.len() != view.file_len() {
+    if meta.len() != view.whole_len() {
         return Ok(None);
     }
-    let mut key = with_file(Key::of("store"), "file", &meta);
+    let mut key = with_file(Key::of("file"), "file", &meta);
     if meta.len() <= SMALL {
         key = key.with("bytes", &digest(view.file(), meta.len())?);
     } else if !is_settled(&meta, SystemTime::now()) {

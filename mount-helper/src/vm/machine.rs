@@ -68,7 +68,7 @@ impl Machine {
         let fds = Descriptors {
             kernel: parts.kernel.file().as_raw_fd(),
             initramfs: parts.initramfs.file().as_raw_fd(),
-            drive: parts.store.as_raw_fd(),
+            drives: parts.drives.iter().map(|drive| drive.file.as_raw_fd()).collect(),
             control: theirs.as_raw_fd(),
             memory: memory.as_ref().map(Memory::fd),
         };
@@ -88,7 +88,11 @@ impl Machine {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
         let setup = ChildSetup {
-            keep: [fds.kernel, fds.initramfs, fds.drive, fds.control].into_iter().chain(fds.memory).collect(),
+            keep: [fds.kernel, fds.initramfs, fds.control]
+                .into_iter()
+                .chain(fds.memory)
+                .chain(fds.drives)
+                .collect(),
             kvm,
             landlock,
             // The guest's memory, the translator's 64 MiB, and QEMU itself.

@@ -1,7 +1,8 @@
 //! Booting an embedded kernel: a microVM around it whose only process serves the store, and whose only way to the world is
 //! one forwarded port of this machine.
 //!
-//! 1. The parts are made ready: sealed image, initramfs (our guest program and the kernel's own modules), the store's descriptor.
+//! 1. The parts are made ready: sealed image, initramfs (our guest program and the kernel's own modules), descriptors of the
+//!    store's files.
 //! 2. QEMU is started with nothing but these descriptors, and dies with this process whatever ends it. In the emulator it goes on
 //!    from the state that an earlier boot of the very same parts left, if there is one, and leaves one if there is none.
 //! 3. The guest says on its console that it answers, or why not. Only then is the port forwarded, and `listening on` printed.
@@ -41,8 +42,8 @@ use snapshot::Place;
 
 pub use arguments::HELP;
 
-/// MiB of memory of a machine when nobody says how much: for a store that is small, and for others. What is kept and read
-/// again of a machine grows with its memory, used or not.
+/// MiB of memory of a machine when nobody says how much: for a store whose files are small together, and for others. What is
+/// kept and read again of a machine grows with its memory, used or not.
 const MEMORY_MB: [u32; 2] = [128, 256];
 /// Bytes of the largest small store.
 const SMALL_STORE: u64 = 16 << 20;
@@ -59,11 +60,7 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
     let FactsOf::Kernel(kernel) = &run.verified.facts.of else {
         return Err(Failure::failed("this is no kernel"));
     };
-    if run.verified.view.is_child() {
-        return Err(Failure::failed(
-            "the store shows vectors of its parent, which is not in the machine; make a whole one first: rvf derive -t clone",
-        ));
-    }
+    run.verified.view.complete().map_err(|e| Failure::failed(e.to_string()))?;
     let wanted = (arguments.port != 0).then_some(arguments.port);
     // Found out now rather than when the machine is up.
     drop(port(wanted)?);
@@ -156,7 +153,8 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
 
 fn plan(kernel: &KernelFacts, parts: &Parts, arguments: &Arguments, accelerator: Accelerator) -> Plan {
     let [small, large] = MEMORY_MB;
-    let usual = if parts.store_len <= SMALL_STORE { small } else { large };
+    let lens: Vec<u64> = parts.drives.iter().map(|drive| drive.len).collect();
+    let usual = if lens.iter().sum::<u64>() <= SMALL_STORE { small } else { large };
     Plan {
         arch: kernel.arch.unwrap_or(rvf_kernel::Arch::X86_64),
         accelerator,
@@ -164,7 +162,7 @@ fn plan(kernel: &KernelFacts, parts: &Parts, arguments: &Arguments, accelerator:
         memory_mb: arguments.memory_mb.unwrap_or_else(|| kernel.header.min_memory_mb.max(usual)),
         vcpus: arguments.vcpus.unwrap_or_else(|| kernel.header.vcpu_count.max(1)),
         file_cmdline: kernel.cmdline.as_bytes().to_vec(),
-        guest: GuestArguments { len: parts.store_len, port: GUEST_PORT },
+        guest: GuestArguments { lens, port: GUEST_PORT },
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a machine is made of: image, initramfs, store.
+//! What a machine is made of: image, initramfs, the files of the store.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,21 @@ use crate::verify::Verified;
 /// Largest guest program: one with debug information.
 const MAX_GUEST: u64 = 512 << 20;
 
+/// A file on a drive.
+#[derive(Debug)]
+pub(super) struct Drive {
+    pub(super) file: Arc<File>,
+    /// Bytes of it that are served.
+    pub(super) len: u64,
+}
+
 /// The parts, all held by descriptors.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) kernel: Sealed,
     pub(super) initramfs: Sealed,
-    pub(super) store: Arc<File>,
-    pub(super) store_len: u64,
+    /// The store and, for a branch, its ancestors, nearest first: the very files that the view was read from.
+    pub(super) drives: Vec<Drive>,
     pub(super) firmware: Firmware,
     modules: Vec<String>,
     release: Option<String>,
@@ -47,8 +55,11 @@ impl Parts {
         Ok(Self {
             kernel,
             initramfs: Sealed::copy("rvf-initramfs", &archive).map_err(memory)?,
-            store: Arc::clone(&verified.file),
-            store_len: verified.view.file_len(),
+            drives: verified
+                .view
+                .chain()
+                .map(|view| Drive { file: Arc::clone(view.file()), len: view.whole_len() })
+                .collect(),
             firmware: if modules.is_empty() { Firmware::CommandLine } else { Firmware::Acpi },
             modules: modules.into_iter().map(|module| module.name).collect(),
             release,

@@ -4,13 +4,13 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::Place;
 use rvf_cow::query::{answer, request};
-use rvf_cow::{BadRow, Batch, Embedding, NoProgress, SearchRequest, Value, View};
+use rvf_cow::{BadRow, Batch, Embedding, NoProgress, SearchRequest, Store, Value, View};
 use rvf_kernel::{ExecKind, KernelOptions, KernelPayload};
 
 /// Longer than any boot here on a busy machine.
@@ -53,6 +53,13 @@ pub(crate) fn here() -> Option<Here> {
 impl Here {
     /// A store of three hundred vectors with metadata, and this kernel in it.
     pub(crate) fn place(&self, image: &[u8], cmdline: &str) -> Place {
+        let place = self.plain_place();
+        embed(&place.open(), image, cmdline);
+        place
+    }
+
+    /// The same without a kernel.
+    pub(crate) fn plain_place(&self) -> Place {
         let place = Place::new();
         let store = place.open();
         let n = 300;
@@ -64,16 +71,6 @@ impl Here {
             on_bad_row: BadRow::Refuse,
         };
         store.ingest(&batch, &NoProgress).unwrap();
-        let options = KernelOptions { cmdline: cmdline.into(), ..KernelOptions::default() };
-        let payload = KernelPayload::new(image, &options).unwrap();
-        let pieces = payload.pieces();
-        let embedding = Embedding {
-            kind: ExecKind::Kernel.segment_type(),
-            payload: &pieces,
-            digest: payload.digest,
-            name: None,
-        };
-        store.embed(&embedding).unwrap();
         place
     }
 
@@ -84,8 +81,18 @@ impl Here {
 
     /// Starts the machine with these options and arguments of `rvf-exec`.
     pub(crate) fn launch(&self, place: &Place, options: &[&str], more: &[&str]) -> Machine {
+        self.launch_store(place, &place.store(), options, more)
+    }
+
+    /// The same of a store of this name.
+    pub(crate) fn launch_store(
+        &self,
+        place: &Place,
+        store: &Path,
+        options: &[&str],
+        more: &[&str],
+    ) -> Machine {
         let modules = self.modules.to_str().unwrap();
-        let store = place.store();
         let mut words = vec!["--allow-unsigned"];
         words.extend(options);
         words.extend([store.to_str().unwrap(), "--kind", "kernel", "--"]);
@@ -96,6 +103,20 @@ impl Here {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Machine { child }
     }
+}
+
+/// Embeds a kernel.
+pub(crate) fn embed(store: &Store, image: &[u8], cmdline: &str) {
+    let options = KernelOptions { cmdline: cmdline.into(), ..KernelOptions::default() };
+    let payload = KernelPayload::new(image, &options).unwrap();
+    let pieces = payload.pieces();
+    let embedding = Embedding {
+        kind: ExecKind::Kernel.segment_type(),
+        payload: &pieces,
+        digest: payload.digest,
+        name: None,
+    };
+    store.embed(&embedding).unwrap();
 }
 
 pub(crate) struct Machine {

@@ -1,9 +1,11 @@
-//! What an init has to do before anything else works: filesystems, modules, the drive, the network.
+//! What an init has to do before anything else works: filesystems, modules, the drives, the network.
 
 use super::sys;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
-use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GuestArguments, INTERFACE, MODULES, Wake};
+use rvf_cow::Device;
+use rvf_kernel::vm::{FAILED_MARKER, GuestArguments, INTERFACE, MODULES, Wake, drive_serial};
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -25,19 +27,29 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Makes the machine ready, and gives what the launcher asked for.
-pub(super) fn prepare() -> Result<GuestArguments, Failed> {
+/// A machine that is ready.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// The drives with the files on them, the store's first.
+    pub(super) drives: Vec<Device>,
+    /// Port to serve on.
+    pub(super) port: u16,
+}
+
+/// Makes the machine ready.
+pub(super) fn prepare() -> Result<Machine, Failed> {
     for (kind, at) in [(c"proc", "/proc"), (c"sysfs", "/sys"), (c"devtmpfs", "/dev")] {
         filesystem(kind, at)?;
     }
     let line = fs::read_to_string("/proc/cmdline").map_err(|e| Failed(format!("/proc/cmdline: {e}")))?;
     let arguments = GuestArguments::parse(&line).map_err(Failed)?;
     load_modules()?;
-    wait_for("the drive (virtio_blk)", || Path::new(DRIVE).exists())?;
-    wait_for("the network (virtio_net)", || Path::new("/sys/class/net").join(INTERFACE).exists())?;
+    let drives = wait_for("the drive (virtio_blk)", || drives(&arguments.lens))?;
+    let network = Path::new("/sys/class/net").join(INTERFACE);
+    wait_for("the network (virtio_net)", || network.exists().then_some(()))?;
     sys::echo_off();
     sys::network_up().map_err(|e| Failed(format!("cannot set up the network: {e}")))?;
-    Ok(arguments)
+    Ok(Machine { drives, port: arguments.port })
 }
 
 fn filesystem(kind: &CStr, at: &str) -> Result<(), Failed> {
@@ -66,9 +78,28 @@ fn load_modules() -> Result<(), Failed> {
     Ok(())
 }
 
-fn wait_for(what: &str, is_there: impl Fn() -> bool) -> Result<(), Failed> {
+/// The drives of the files with these lengths, once all of them are there.
+fn drives(lens: &[u64]) -> Option<Vec<Device>> {
+    let mut paths = HashMap::new();
+    for drive in fs::read_dir("/sys/block").ok()?.filter_map(Result::ok) {
+        let path = Path::new("/dev").join(drive.file_name());
+        if let Ok(serial) = fs::read_to_string(drive.path().join("serial"))
+            && path.exists()
+        {
+            paths.insert(serial.trim().to_owned(), path);
+        }
+    }
+    let device =
+        |(number, len): (usize, &u64)| Some(Device { path: paths.remove(&drive_serial(number))?, len: *len });
+    lens.iter().enumerate().map(device).collect()
+}
+
+fn wait_for<T>(what: &str, find: impl Fn() -> Option<T>) -> Result<T, Failed> {
     let until = Instant::now() + DEVICES_TIME;
-    while !is_there() {
+    loop {
+        if let Some(found) = find() {
+            return Ok(found);
+        }
         if Instant::now() > until {
             return Err(Failed(format!(
                 "{what} did not show up within {} s: the kernel has no driver for it, built in or among its modules",
@@ -77,7 +108,6 @@ fn wait_for(what: &str, is_there: impl Fn() -> bool) -> Result<(), Failed> {
         }
         thread::sleep(Duration::from_millis(2));
     }
-    Ok(())
 }
 
 /// Does what the launcher types on the console. Returns when that is `poweroff`. A console that nobody types on ends at once,

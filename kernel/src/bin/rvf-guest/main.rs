@@ -1,5 +1,5 @@
 //! `rvf-guest`: the first and only process of a virtual machine that an embedded kernel boots. It serves the store on
-//! the machine's drive, until the machine is ended.
+//! the machine's drives, until the machine is ended.
 //!
 //! What it says on the console is for the launcher: one line when it answers, or one that says why it cannot.
 
@@ -9,9 +9,8 @@ mod sys;
 use machine::Failed;
 use rvf_cow::{Access, OpenOptions, SearchRequest, Store};
 use rvf_kernel::server::{Options, Server};
-use rvf_kernel::vm::{DRIVE, FAILED_MARKER, GUEST_VERSION, GuestArguments, READY_MARKER};
+use rvf_kernel::vm::{FAILED_MARKER, GUEST_VERSION, READY_MARKER};
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,13 +37,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failed> {
-    let arguments = machine::prepare()?;
+    let machine = machine::prepare()?;
     let options = OpenOptions { access: Access::ReadOnly, verify: false, ..OpenOptions::default() };
-    let store = Store::open_device(Path::new(DRIVE), arguments.len, &options)
+    let store = Store::open_devices(&machine.drives, &options)
         .map_err(|e| Failed(format!("cannot open the store: {e}")))?;
+    store.view().complete().map_err(|e| Failed(e.to_string()))?;
     warm_up(&store);
-    let server = serve(store, &arguments).map_err(|e| Failed(format!("cannot listen: {e}")))?;
-    say(&format!("{READY_MARKER}{} {GUEST_VERSION}", arguments.port));
+    let server = serve(store, machine.port).map_err(|e| Failed(format!("cannot listen: {e}")))?;
+    say(&format!("{READY_MARKER}{} {GUEST_VERSION}", machine.port));
     server.run().map_err(|e| Failed(format!("cannot accept connections: {e}")))
 }
 
@@ -69,11 +69,11 @@ fn warm_up(store: &Store) {
     });
 }
 
-fn serve(store: std::sync::Arc<Store>, arguments: &GuestArguments) -> std::io::Result<Server> {
+fn serve(store: std::sync::Arc<Store>, port: u16) -> std::io::Result<Server> {
     // A machine of 128 MiB must not end for what one client sends.
     let options =
         Options { max_connections: 16, max_body: 4 << 20, body_budget: 8 << 20, ..Options::default() };
-    let server = Server::bind(("0.0.0.0", arguments.port), store, options)?;
+    let server = Server::bind(("0.0.0.0", port), store, options)?;
     for wait in [sys::wait_for_end as fn(), machine::listen_to_console] {
         let stopper = server.stopper()?;
         thread::Builder::new().spawn(move || {
