@@ -248,7 +248,7 @@ fn in_child(
             let mut module = query::Microkernel::new(&mut guest)?;
             let found = module.answer(view, &queries.vectors, queries.k)?;
             // What another program cut away meanwhile reads as zeros.
-            view.check_whole().map_err(|e| GuestError::Engine(e.to_string()))?;
+            view.check_chain().map_err(|e| GuestError::Engine(e.to_string()))?;
             render::text(&found, out);
         }
         (Task::Query { .. }, None) => {}
