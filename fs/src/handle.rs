@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::branches::pending::Part;
+use crate::branches::part::Part;
 use crate::data::request::{self, Completeness};
 use crate::drafts::Draft;
 use crate::errno::Error;

@@ -5,137 +5,24 @@
 //! that is written is kept. When all regular files are whole, the child file gets its name: that is the moment the
 //! branch exists. Until then nothing of it survives the mount.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
-use rvf_cow::{Access, BranchOptions, OpenOptions, Scratch, Store};
-use xxhash_rust::xxh3::Xxh3;
 
-use super::content::{self, MAX_ORIGIN, Member, meant_name};
+use super::bound::{Bound, Found, Source};
+use super::content::{self, Member, meant_name};
 use super::family::Family;
+use super::part::Part;
 use super::table::Link;
 use crate::errno::Error;
-use crate::snapshot::Snap;
-use crate::store_dir::StoreDir;
 
 pub use rvf_cow::{PENDING, sweep};
 
-/// A piece of a hole.
-static ZEROS: [u8; 4096] = [0; 4096];
-/// Largest hole that is taken into a hash, in bytes: before a copy is bound nobody knows how long the file may be.
-const MAX_HOLE: u64 = 1 << 30;
-
 /// Most names in one pending directory: the members, the links, and a temporary name for each.
 const MAX_PARTS: usize = 64;
-
-/// One name in a pending directory.
-#[derive(Debug)]
-pub struct Part {
-    /// Its number in the store.
-    pub no: u64,
-    /// The target, when it is a symbolic link.
-    pub target: Option<String>,
-    pending: Weak<Pending>,
-    now: Mutex<Now>,
-}
-
-#[derive(Debug)]
-struct Now {
-    name: String,
-    len: u64,
-    /// The size that was set: what lies behind the last byte written is a hole.
-    reach: u64,
-    /// The first bytes, enough for an `origin`.
-    head: Vec<u8>,
-    /// Of everything written before the copy was bound.
-    hash: Option<Box<Hash>>,
-    /// The kernel copied all of a member.
-    copied: bool,
-    /// It differs from what it should be.
-    wrong: bool,
-    mode: Option<u16>,
-    mtime: SystemTime,
-}
-
-impl Now {
-    fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            len: 0,
-            reach: 0,
-            head: Vec::new(),
-            hash: None,
-            copied: false,
-            wrong: false,
-            mode: None,
-            mtime: SystemTime::now(),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Hash(Xxh3);
-
-impl std::fmt::Debug for Hash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hash")
-    }
-}
-
-/// What `stat` shows of a part.
-#[derive(Debug, Clone, Copy)]
-pub struct PartAttr {
-    /// Bytes written.
-    pub len: u64,
-    /// Permission bits.
-    pub mode: u16,
-    /// Modification time.
-    pub mtime: SystemTime,
-}
-
-impl Part {
-    /// A link that stands in no copy: `rsync` makes it beside one that it means to replace.
-    #[must_use]
-    pub fn spare(no: u64, name: &str, target: &str) -> Arc<Self> {
-        let now = Now::new(name);
-        Arc::new(Self { no, target: Some(target.to_owned()), pending: Weak::new(), now: Mutex::new(now) })
-    }
-
-    /// Its name now.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.now.lock().name.clone()
-    }
-
-    /// What `stat` shows.
-    #[must_use]
-    pub fn attr(&self) -> PartAttr {
-        let now = self.now.lock();
-        let len = self.target.as_ref().map_or(now.len, |target| target.len() as u64);
-        PartAttr { len, mode: now.mode.unwrap_or(0o644), mtime: now.mtime }
-    }
-
-    /// Copying tools set mode and times.
-    pub fn set_attr(&self, mode: Option<u16>, mtime: Option<SystemTime>) {
-        let mut now = self.now.lock();
-        now.mode = mode.or(now.mode);
-        now.mtime = mtime.unwrap_or(now.mtime);
-    }
-
-    /// Its size was set beyond what is written: room for what comes, or a hole at its end.
-    pub fn set_reach(&self, size: u64) {
-        self.now.lock().reach = size;
-    }
-
-    /// The directory it is in, while that is pending.
-    #[must_use]
-    pub fn pending(&self) -> Option<Arc<Pending>> {
-        self.pending.upgrade()
-    }
-}
 
 /// A directory that becomes a branch.
 #[derive(Debug)]
@@ -157,20 +44,6 @@ struct State {
     last: Instant,
     mode: Option<u16>,
     mtime: Option<SystemTime>,
-}
-
-/// The state that is copied.
-#[derive(Debug)]
-struct Bound {
-    source: [u8; 16],
-    frozen: bool,
-    origin: String,
-    /// The child, not whole yet. Removed when this is dropped, unless it was published.
-    scratch: Scratch,
-    mmap: bool,
-    /// Its parent's.
-    snap: Arc<Snap>,
-    links: BTreeSet<&'static str>,
 }
 
 /// How the copying ended.
@@ -245,11 +118,8 @@ impl Pending {
     #[must_use]
     pub fn times(&self) -> Vec<(Member, SystemTime)> {
         let state = self.state.lock();
-        let parts = state.parts.iter().filter_map(|(name, part)| Some((Member::named(name)?, part)));
-        parts
-            .filter(|(_, part)| part.now.lock().mode.is_some() || part.now.lock().len > 0)
-            .map(|(m, p)| (m, p.now.lock().mtime))
-            .collect()
+        let time = |(name, part): (&String, &Arc<Part>)| Some((Member::named(name)?, part.time()?));
+        state.parts.iter().filter_map(time).collect()
     }
 
     /// What is in it.
@@ -296,12 +166,7 @@ impl Pending {
         if state.parts.len() >= MAX_PARTS {
             return Err(Error::TooLarge { what: format!("a branch has no more than {MAX_PARTS} files") });
         }
-        let part = Arc::new(Part {
-            no,
-            target: target.map(str::to_owned),
-            pending: Arc::downgrade(self),
-            now: Mutex::new(Now::new(name)),
-        });
+        let part = Part::new(no, name, target, Arc::downgrade(self));
         state.parts.insert(name.to_owned(), part.clone());
         state.last = Instant::now();
         Ok(part)
@@ -330,21 +195,10 @@ impl Pending {
             return Err(Error::denied(format!("{new}: the files of a branch keep their names")));
         }
         state.parts.remove(name);
-        part.now.lock().name = new.to_owned();
+        part.set_name(new);
         let replaced = state.parts.insert(new.to_owned(), part);
         state.last = Instant::now();
         Ok(replaced)
-    }
-
-    /// A part is truncated to nothing: it is written anew.
-    pub fn truncate(&self, part: &Part) {
-        let mut now = part.now.lock();
-        now.len = 0;
-        now.reach = 0;
-        now.head.clear();
-        now.hash = None;
-        now.copied = false;
-        now.wrong = false;
     }
 
     /// Takes a piece of a part. Nothing is kept of it but a hash, or that it is what it should be.
@@ -354,56 +208,7 @@ impl Pending {
     pub fn write(&self, part: &Part, offset: u64, data: &[u8]) -> Result<(), Error> {
         let mut state = self.state.lock();
         state.last = Instant::now();
-        let mut now = part.now.lock();
-        let Some(member) = Member::meant(&now.name) else {
-            return Err(Error::denied(format!("{}: this is a link in every branch", now.name)));
-        };
-        if let Some(bound) = state.bound.as_ref().filter(|_| offset > now.len && member != Member::Origin) {
-            if !is_hole(member, &bound.snap, now.len, offset)? {
-                now.wrong = true;
-                return Err(differs(&now.name, offset));
-            }
-            now.len = offset;
-        }
-        if state.bound.is_none()
-            && offset > now.len
-            && offset - now.len <= MAX_HOLE
-            && member != Member::Origin
-        {
-            let mut left = offset - now.len;
-            let hash = now.hash.get_or_insert_default();
-            while left > 0 {
-                let piece = left.min(ZEROS.len() as u64);
-                hash.0.update(ZEROS.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or(&[]));
-                left -= piece;
-            }
-            now.len = offset;
-        }
-        if offset != now.len {
-            return Err(Error::denied(format!(
-                "{}: byte {offset} is written, {} comes next; a copy is written from start to end",
-                now.name, now.len
-            )));
-        }
-        if now.head.len() < MAX_ORIGIN {
-            let room = (MAX_ORIGIN - now.head.len()).min(data.len());
-            now.head.extend_from_slice(data.get(..room).unwrap_or(&[]));
-        }
-        match &state.bound {
-            Some(bound) => {
-                let same = match member {
-                    Member::Origin => part_of(bound.origin.as_bytes(), offset, data.len()) == Some(data),
-                    member => member.holds(&bound.snap, offset, data)?,
-                };
-                if !same {
-                    now.wrong = true;
-                    return Err(differs(&now.name, offset));
-                }
-            }
-            None => now.hash.get_or_insert_default().0.update(data),
-        }
-        now.len += data.len() as u64;
-        Ok(())
+        part.take(state.bound.as_ref(), offset, data)
     }
 
     /// The kernel copies `len` bytes of `member` of the branch `source` from `offset` on, of `whole` in all. Moves nothing.
@@ -422,15 +227,7 @@ impl Pending {
     ) -> Result<u64, Error> {
         let mut state = self.state.lock();
         state.last = Instant::now();
-        {
-            let now = part.now.lock();
-            if Member::meant(&now.name) != Some(member) {
-                return Err(Error::denied(format!("{}: this is not {}", now.name, member.name())));
-            }
-            if offset != now.len {
-                return Err(Error::denied(format!("{}: a copy is written from start to end", now.name)));
-            }
-        }
+        part.check_next(member, offset)?;
         match &state.bound {
             Some(bound) if bound.source != source.file_id => {
                 return Err(Error::denied(format!(
@@ -440,15 +237,12 @@ impl Pending {
             }
             Some(_) => {}
             None => {
-                bind(&mut state, source)?;
-                verify_earlier(&state)?;
+                state.bind(source)?;
+                state.compare_earlier()?;
             }
         }
         let taken = len.min(whole.saturating_sub(offset));
-        let mut now = part.now.lock();
-        now.len += taken;
-        // The branch is the state that it was bound to, also when its source has gone on since.
-        now.copied = now.len >= whole;
+        part.copied(taken, whole);
         Ok(taken)
     }
 
@@ -468,62 +262,36 @@ impl Pending {
         if state.done.is_some() || state.gone || part.target.is_some() {
             return Ok(false);
         }
-        if state.bound.is_none() && Member::meant(&part.name()) == Some(Member::Origin) {
-            let head = part.now.lock().head.clone();
-            if head.is_empty() {
-                return Ok(false);
-            }
-            let found = find(content::file_id_in(&head)?)?;
-            if part.now.lock().len != head.len() as u64 || found.origin.as_bytes() != head {
+        if state.bound.is_none()
+            && let Some((text, is_all)) = part.origin()
+        {
+            let found = find(content::file_id_in(&text)?)?;
+            if !is_all || found.origin.as_bytes() != text {
                 return Err(moved_on(&found.name));
             }
-            bind(&mut state, &found.source())?;
-            if state.bound.as_ref().is_some_and(|bound| bound.origin.as_bytes() != head) {
+            state.bind(&found.source())?;
+            if state.bound.as_ref().is_some_and(|bound| bound.origin.as_bytes() != text) {
                 // It changed between the look at it and the child's being made.
                 state.bound = None;
                 return Err(moved_on(&found.name));
             }
-            verify_earlier(&state)?;
+            state.compare_earlier()?;
         }
-        let Some(bound) = &state.bound else { return Ok(false) };
-        let own = part.now.lock();
-        if own.wrong {
-            return Err(differs(&own.name, own.len));
-        }
-        drop(own);
-        if Member::ALL.iter().any(|(_, name)| !state.parts.contains_key(*name)) {
+        let State { parts, bound: Some(bound), name, .. } = &mut *state else { return Ok(false) };
+        part.check()?;
+        if Member::ALL.iter().any(|(_, name)| !parts.contains_key(*name)) {
             return Ok(false);
         }
         // Everything is there: now or never. Tools try another way when the kernel's copying is refused, so it is said again.
-        if let Some((name, part)) = state.parts.iter().find(|(_, part)| part.now.lock().wrong) {
-            return Err(differs(name, part.now.lock().len));
-        }
+        parts.values().try_for_each(|part| part.check())?;
         for (member, name) in Member::ALL {
-            let Some(part) = state.parts.get(name) else { return Ok(false) };
-            let mut now = part.now.lock();
-            if now.hash.is_some() {
-                return Ok(false);
-            }
-            if now.copied {
-                // How long it is was known when the kernel copied it; to ask anew would render all metadata.
-                continue;
-            }
-            let want = match member {
-                Member::Origin => bound.origin.len() as u64,
-                member => member.len(&bound.snap),
-            };
-            let end = now.reach.min(want);
-            if member != Member::Origin && end > now.len && is_hole(member, &bound.snap, now.len, end)? {
-                now.len = end;
-            }
-            if now.len != want {
-                return Ok(false);
+            match parts.get(name) {
+                Some(part) if part.is_whole(member, bound)? => {}
+                _ => return Ok(false),
             }
         }
-        check_whole(bound)?;
-        let path = family.path_of(&state.name);
-        let Some(bound) = &mut state.bound else { return Ok(false) };
-        bound.scratch.publish(&path)?;
+        let path = family.path_of(name);
+        bound.publish(&path)?;
         let from_frozen = bound.frozen;
         state.done = Some(Done { path, from_frozen });
         Ok(true)
@@ -546,132 +314,30 @@ impl Drop for Pending {
     }
 }
 
-/// A branch that can be copied.
-#[derive(Debug)]
-pub struct Found {
-    /// Its name.
-    pub name: String,
-    /// Its store.
-    pub dir: Arc<StoreDir>,
-    /// Its `origin` now.
-    pub origin: String,
-    /// Its file id.
-    pub file_id: [u8; 16],
-    /// Where branches of the store lie that the copy is made in.
-    pub family: PathBuf,
-    /// The links that are shown in it.
-    pub links: BTreeSet<&'static str>,
-}
-
-impl Found {
-    /// As what is bound to.
-    #[must_use]
-    pub fn source(&self) -> Source<'_> {
-        Source { dir: &self.dir, file_id: self.file_id, base: &self.family, links: &self.links }
-    }
-}
-
-/// What a copy is bound to.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    /// Its store.
-    pub dir: &'a StoreDir,
-    /// Its file id.
-    pub file_id: [u8; 16],
-    /// The file of the store that the copy is made in.
-    pub base: &'a Path,
-    /// The links that are shown in it.
-    pub links: &'a BTreeSet<&'static str>,
-}
-
-/// Makes the hidden child file of the source's state now.
-fn bind(state: &mut State, source: &Source<'_>) -> Result<(), Error> {
-    if state.gone {
-        return Err(Error::NotFound);
-    }
-    let stem = source.base.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = source.base.extension().map_or("rvf".into(), |e| e.to_string_lossy());
-    let name = format!("{stem}.{}.{extension}", state.name);
-    let scratch = Scratch::new(&source.base.with_file_name(name))?;
-    let options = BranchOptions { name: state.name.clone(), ..BranchOptions::default() };
-    // The name it gets at the end is made durable, this one need not be.
-    let (_, view) = source.dir.store.branch_into(&scratch, &options)?;
-    // What the branch shows is what its parent shows in that state; what is known of it need not be found out again.
-    let newest = source.dir.snap();
-    let snap = if Arc::ptr_eq(&newest.view, &view) { newest } else { Arc::new(Snap::new(view, Weak::new())) };
-    state.bound = Some(Bound {
-        source: source.file_id,
-        frozen: snap.view.frozen().is_some(),
-        origin: content::origin(&snap),
-        scratch,
-        mmap: source.dir.settings.mmap,
-        snap,
-        links: source.links.clone(),
-    });
-    Ok(())
-}
-
-/// Fails when the branch would not find its parent: another program may have moved or removed it since the copy was bound.
-fn check_whole(bound: &Bound) -> Result<(), Error> {
-    let open =
-        OpenOptions { access: Access::ReadOnly, mmap: bound.mmap, verify: false, ..OpenOptions::default() };
-    let store = Store::open(bound.scratch.path(), &open)?;
-    store.view().complete().map_err(|error| {
-        Error::denied(format!("the branch that is copied was moved or removed meanwhile: {error}"))
-    })
-}
-
-/// Whether the state holds nothing but zeros from `from` to `to`, which some tools leave out. O(bytes) up to the first other one.
-fn is_hole(member: Member, snap: &Arc<Snap>, from: u64, to: u64) -> Result<bool, Error> {
-    if to > member.len(snap) {
-        return Ok(false);
-    }
-    let mut at = from;
-    while at < to {
-        let len = (to - at).min(ZEROS.len() as u64);
-        let piece = ZEROS.get(..usize::try_from(len).unwrap_or(0)).unwrap_or(&[]);
-        if !member.holds(snap, at, piece)? {
-            return Ok(false);
+impl State {
+    /// Binds the copy to the source's state now.
+    fn bind(&mut self, source: &Source<'_>) -> Result<(), Error> {
+        if self.gone {
+            return Err(Error::NotFound);
         }
-        at += len;
+        self.bound = Some(Bound::new(source, &self.name)?);
+        Ok(())
     }
-    Ok(true)
-}
 
-/// Compares what was written before the copy was bound.
-fn verify_earlier(state: &State) -> Result<(), Error> {
-    let Some(bound) = &state.bound else { return Ok(()) };
-    let mut result = Ok(());
-    for part in state.parts.values() {
-        let mut now = part.now.lock();
-        let (Some(member), Some(hash)) = (Member::meant(&now.name), now.hash.take()) else { continue };
-        if member == Member::Origin {
-            continue;
+    /// Compares what was written before the copy was bound.
+    fn compare_earlier(&self) -> Result<(), Error> {
+        let Some(bound) = &self.bound else { return Ok(()) };
+        // Each that differs has to know of it before the first says so.
+        let mut result = Ok(());
+        for part in self.parts.values() {
+            if !part.compare(bound)? {
+                result = part.check();
+            }
         }
-        let (mut own, mut seen) = (Xxh3::new(), 0);
-        member.walk(&bound.snap, now.len, |piece| {
-            own.update(piece);
-            seen += piece.len() as u64;
-        })?;
-        if seen != now.len || own.digest128() != hash.0.digest128() {
-            now.wrong = true;
-            result = Err(differs(&now.name, now.len));
-        }
+        result
     }
-    result
-}
-
-fn differs(name: &str, offset: u64) -> Error {
-    Error::denied(format!(
-        "{name}: differs from the branch that is copied, at or before byte {offset}; a branch is made by copying one as it is, and changed afterwards"
-    ))
 }
 
 fn moved_on(name: &str) -> Error {
     Error::denied(format!("origin: {name} has changed since this copy of it was taken; copy it again"))
-}
-
-fn part_of(whole: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
-    let from = usize::try_from(offset).ok()?;
-    whole.get(from..from.checked_add(len)?)
 }

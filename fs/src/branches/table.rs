@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use super::content::Member;
 use super::family::{Family, Found, Members};
-use super::pending::{Part, Pending, sweep};
+use super::part::Part;
+use super::pending::{Pending, sweep};
 use crate::errno::Error;
 use crate::node::BranchNo;
 

@@ -9,7 +9,7 @@ use super::open::reading;
 use super::{Caching, Open, Tree};
 use crate::branches::content::{self, Member};
 use crate::branches::family::Found;
-use crate::branches::pending::Part;
+use crate::branches::part::Part;
 use crate::branches::table::{Link, MAIN, Row, What};
 use crate::errno::Error;
 use crate::handle::{Body, Listing};
@@ -304,10 +304,8 @@ impl Tree {
             Item::Member(no, member, state) => self.open_member(dir, no, member, state),
             Item::Part(no) if !how.write => self.read_part(dir, no),
             Item::Part(no) => dir.branches.part(no).ok_or(Error::Stale).map(|part| {
-                if how.truncate
-                    && let Some(pending) = part.pending()
-                {
-                    pending.truncate(&part);
+                if how.truncate {
+                    part.truncate();
                 }
                 (dir.clone(), Body::Part(part), Caching::Direct)
             }),

@@ -283,11 +283,7 @@ impl Tree {
                 by_handle.or_else(|| dir.branches.part(no)).ok_or(Error::Stale).map(|part| {
                     let len = part.attr().len;
                     match change.size {
-                        Some(0) if len > 0 => {
-                            if let Some(pending) = part.pending() {
-                                pending.truncate(&part);
-                            }
-                        }
+                        Some(0) if len > 0 => part.truncate(),
                         // Some tools make room first, others leave out zeros at the end; what is written decides.
                         Some(size) => part.set_reach(size),
                         None => {}

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::{Attr, Caller, Tree};
+use crate::branches::bound::Found;
 use crate::branches::content::{self, Member};
-use crate::branches::pending::{self, Part};
+use crate::branches::part::Part;
+use crate::branches::pending::Pending;
 use crate::branches::table::{Branches, Link, MAIN, Row, What};
 use crate::errno::Error;
 use crate::handle::Body;
@@ -172,7 +174,7 @@ impl Tree {
         }
     }
 
-    fn branch_made(&self, dir: &Arc<StoreDir>, pending: &Arc<pending::Pending>) {
+    fn branch_made(&self, dir: &Arc<StoreDir>, pending: &Arc<Pending>) {
         let Some(done) = pending.done() else { return };
         if let Some(no) = dir.branches.number_of(pending) {
             dir.branches.settled(no, &done.path);
@@ -192,7 +194,7 @@ pub(super) fn write_part(dir: &StoreDir, part: &Part, offset: u64, data: &[u8]) 
 }
 
 /// A branch as what a copy in `target` can be bound to.
-fn source_of(target: &StoreDir, row: &Row, store: Arc<StoreDir>) -> Result<pending::Found, Error> {
+fn source_of(target: &StoreDir, row: &Row, store: Arc<StoreDir>) -> Result<Found, Error> {
     let file_id = store.file_id();
     if file_id == [0; 16] {
         return Err(Error::denied(format!(
@@ -216,7 +218,7 @@ fn source_of(target: &StoreDir, row: &Row, store: Arc<StoreDir>) -> Result<pendi
         What::Main => store.snap().view.is_child(),
         _ => true,
     };
-    Ok(pending::Found {
+    Ok(Found {
         name: row.name.clone(),
         origin: content::origin(&store.snap()),
         file_id,
