@@ -8,9 +8,12 @@ mod branch;
 mod branch_change;
 mod branch_copy;
 mod change;
+mod close;
 mod dir;
-mod io;
 mod open;
+mod read;
+mod request;
+mod write;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};

@@ -115,7 +115,7 @@ impl Tree {
         body: Body,
         caching: Caching,
     ) -> Opened {
-        let seen = dir.as_ref().map_or(0, |dir| super::io::progress_of(dir, node));
+        let seen = dir.as_ref().map_or(0, |dir| super::read::progress_of(dir, node));
         let fh = self.handles.add(Handle {
             node,
             ino,
