@@ -336,3 +336,20 @@ fn a_question_about_privileges_has_the_next_request_written_through_the_page_cac
     assert!(ask(WRITE));
     assert!(!ask(WRITE), "it was remembered with the write");
 }
+
+#[test]
+fn an_origin_that_is_of_no_branch_makes_none_when_the_kernel_copies_the_rest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tree = tree(&dir, 20);
+    let exp = tree.mkdir(walk(&tree, "branches").expect("there"), "exp", CALLER).expect("a name").ino;
+    let mut text = read(&tree, "branches/main/origin").expect("it is read");
+    let digit = text.iter_mut().rfind(|byte| byte.is_ascii_digit()).expect("a digit");
+    *digit = if *digit == b'0' { b'1' } else { b'0' };
+    let origin = tree.create(exp, "origin", WRITE, CALLER).expect("a name of a branch").1.fh;
+    answer(|done| tree.write(origin, 0, &text, CALLER, done)).expect("nobody knows yet");
+    let from =
+        tree.open(walk(&tree, "branches/main/ids.npy").expect("there"), READ, CALLER).expect("open").fh;
+    let to = tree.create(exp, "ids.npy", WRITE, CALLER).expect("a name of a branch").1.fh;
+    let copied = tree.copy_file_range(from, 0, to, 0, 1 << 20);
+    assert!(matches!(&copied, Err(Error::NotPermitted { what }) if what.starts_with("origin")), "{copied:?}");
+}

@@ -36,7 +36,7 @@ struct Now {
     reach: u64,
     /// The first bytes, enough for an `origin`.
     head: Vec<u8>,
-    /// Of everything written before the copy was bound.
+    /// Of everything written before the copy was bound, until it is compared.
     hash: Option<Box<Hash>>,
     /// The kernel copied all of a member.
     copied: bool,
@@ -208,19 +208,23 @@ impl Part {
     /// Compares what was written before the copy was bound. Gives whether it is what it should be.
     ///
     /// # Errors
-    /// When a file of the chain was changed underneath.
+    /// When a file of the chain was changed underneath; it can be compared again.
     pub(super) fn compare(&self, bound: &Bound) -> Result<bool, Error> {
         let mut now = self.now.lock();
         let Some(member) = Member::meant(&now.name) else { return Ok(true) };
-        let Some(hash) = now.hash.take() else { return Ok(true) };
-        if member != Member::Origin {
+        let Some(hash) = &now.hash else { return Ok(true) };
+        let alike = if member == Member::Origin {
+            now.len == now.head.len() as u64 && bound.holds(member, 0, &now.head)?
+        } else {
             let (mut own, mut seen) = (Xxh3::new(), 0);
             bound.walk(member, now.len, |piece| {
                 own.update(piece);
                 seen += piece.len() as u64;
             })?;
-            now.wrong |= seen != now.len || own.digest128() != hash.0.digest128();
-        }
+            seen == now.len && own.digest128() == hash.0.digest128()
+        };
+        now.wrong |= !alike;
+        now.hash = None;
         Ok(!now.wrong)
     }
 
@@ -278,4 +282,48 @@ fn differs(name: &str, offset: u64) -> Error {
     Error::denied(format!(
         "{name}: differs from the branch that is copied, at or before byte {offset}; a branch is made by copying one as it is, and changed afterwards"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rvf_cow::{BadRow, Batch, CreateOptions, Metric, NoProgress, Store};
+
+    use super::super::bound::Source;
+    use super::*;
+    use crate::node::StoreId;
+    use crate::store_dir::{Settings, StoreDir};
+
+    #[test]
+    fn what_could_not_be_compared_is_not_whole() {
+        let place = tempfile::tempdir().expect("a place");
+        let path = place.path().join("a.rvf");
+        let options = CreateOptions { dimension: 4, metric: Metric::L2, profile: 0 };
+        let store = Store::create(&path, &options).expect("a store");
+        let batch = Batch {
+            dimension: 4,
+            ids: None,
+            vectors: vec![1.0; 4 * 5000],
+            metadata: Vec::new(),
+            on_bad_row: BadRow::Refuse,
+        };
+        store.ingest(&batch, &NoProgress).expect("rows");
+        let settings = Arc::new(Settings::default());
+        let dir = StoreDir::of_store(StoreId(0), store, place.path().to_owned(), settings);
+        let (file_id, links) = (dir.file_id(), BTreeSet::new());
+        let bound = Bound::new(&Source { dir: &dir, file_id, base: &path, links: &links }, "exp");
+        let bound = bound.expect("a hidden child");
+        let part = Part::new(1, "vectors.npy", None, Weak::new());
+        let len = bound.len(Member::VectorsNpy);
+        part.take(None, 0, &vec![7; usize::try_from(len).expect("small")]).expect("not bound yet");
+        let bytes = std::fs::read(&path).expect("read");
+        // The file is gone for a moment.
+        std::fs::File::options().write(true).open(&path).and_then(|file| file.set_len(4096)).expect("cut");
+        for _ in 0..2 {
+            part.compare(&bound).expect_err("it cannot be compared");
+            assert!(!part.is_whole(Member::VectorsNpy, &bound).expect("no reading"));
+            std::fs::write(&path, &bytes).expect("it comes back");
+        }
+    }
 }

@@ -275,8 +275,8 @@ impl Pending {
                 state.bound = None;
                 return Err(moved_on(&found.name));
             }
-            state.compare_earlier()?;
         }
+        state.compare_earlier()?;
         let State { parts, bound: Some(bound), name, .. } = &mut *state else { return Ok(false) };
         part.check()?;
         if Member::ALL.iter().any(|(_, name)| !parts.contains_key(*name)) {
@@ -324,7 +324,7 @@ impl State {
         Ok(())
     }
 
-    /// Compares what was written before the copy was bound.
+    /// Compares what was written before the copy was bound. What could not be compared then is when this is called again.
     fn compare_earlier(&self) -> Result<(), Error> {
         let Some(bound) = &self.bound else { return Ok(()) };
         // Each that differs has to know of it before the first says so.
