@@ -1,9 +1,10 @@
-//! Embedding what is dropped into `kernel/`, `ebpf/` or `wasm/`, with the options that came beside it.
+//! Embedding programs: what is dropped into `kernel/`, `ebpf/` or `wasm/` with the options that came beside it, and what
+//! `rvf embed-kernel`, `embed-ebpf` and `embed-wasm` are given.
 
 use rvf_bpf::{ProgramOptions, ProgramPayload, ProgramType};
 use rvf_cow::{EmbedReport, Embedding, Store};
 use rvf_format::SegType;
-use rvf_kernel::{Arch, KernelOptions, KernelPayload, WasmOptions, WasmPayload};
+use rvf_kernel::{Arch, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
 use serde_json::{Map, Value};
 
 use crate::data::error::printable;
@@ -16,7 +17,6 @@ const MAX_OPTIONS_BYTES: usize = 64 << 10;
 const KERNEL: &[&str] = &["arch", "cmdline", "api_port", "min_memory_mb", "vcpus"];
 const EBPF: &[&str] = &["program_type", "max_dimension"];
 const WASM: &[&str] = &["role", "priority"];
-const ROLES: [&str; 5] = ["microkernel", "interpreter", "combined", "extension", "control-plane"];
 
 /// The keys that options of this kind may have.
 #[must_use]
@@ -43,72 +43,131 @@ pub fn parse_options(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// Judges a program and adds it to the store under a name, in one commit.
-///
-/// # Errors
-/// [`Error::Invalid`] for a program or option that will not do; otherwise that of the store.
-pub fn embed(
-    store: &Store,
-    kind: ProgramKind,
-    name: &str,
-    program: &[u8],
-    options: &Map<String, Value>,
-) -> Result<EmbedReport, Error> {
-    let known = keys(kind);
-    if let Some(key) = options.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(Error::invalid(format!(
-            "there is no option '{}'; there are {}",
-            printable(key, 64),
-            known.join(", ")
-        )));
-    }
-    let options = Options(options);
-    let refused = |error: &dyn std::error::Error| Error::invalid(error.to_string());
-    let add = |segment, pieces: &[&[u8]], digest| {
-        let embedding = Embedding { kind: segment, payload: pieces, digest, name: Some(name) };
-        store.embed(&embedding).map_err(Error::from)
-    };
-    match kind {
-        ProgramKind::Kernel => {
-            let defaults = KernelOptions::default();
-            let options = KernelOptions {
-                arch: options.choice("arch", Arch::from_name, "x86_64, aarch64 or riscv64")?,
-                cmdline: options.text("cmdline")?.unwrap_or_default(),
-                api_port: options.number("api_port", 1, u16::MAX.into())?.map_or(8080, |port| port as u16),
-                min_memory_mb: options.number("min_memory_mb", 0, u32::MAX.into())?.unwrap_or(0) as u32,
-                vcpu_count: options.number("vcpus", 0, u32::MAX.into())?.unwrap_or(0) as u32,
-                ..defaults
-            };
-            let payload = KernelPayload::new(program, &options).map_err(|error| refused(&error))?;
-            add(SegType::KERNEL, &payload.pieces(), payload.digest)
+/// What is recorded beside a program.
+#[derive(Debug, Clone)]
+pub enum Options {
+    /// Beside a kernel image.
+    Kernel(KernelOptions),
+    /// Beside an eBPF program.
+    Ebpf(ProgramOptions),
+    /// Beside a WASM module.
+    Wasm(WasmOptions),
+}
+
+impl Options {
+    /// From `NAME.json` and attributes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key that programs of this kind do not have, and for a value that its key cannot have.
+    pub fn from_keys(kind: ProgramKind, given: &Map<String, Value>) -> Result<Self, Error> {
+        let known = keys(kind);
+        if let Some(key) = given.keys().find(|key| !known.contains(&key.as_str())) {
+            return Err(Error::invalid(format!(
+                "there is no option '{}'; there are {}",
+                printable(key, 64),
+                known.join(", ")
+            )));
         }
-        ProgramKind::Ebpf => {
-            let kinds =
-                "xdp, tc, tc-egress, socket-filter, tracepoint, kprobe, cgroup-ingress or cgroup-egress";
-            let options = ProgramOptions {
-                program_type: options.choice("program_type", ProgramType::from_name, kinds)?,
-                max_dimension: options.number("max_dimension", 0, u16::MAX.into())?.unwrap_or(0) as u16,
-            };
-            let payload = ProgramPayload::new(program, &options).map_err(|error| refused(&error))?;
-            add(SegType::EBPF, &payload.pieces(), payload.digest)
-        }
-        ProgramKind::Wasm => {
-            let role = |name: &str| ROLES.iter().position(|role| *role == name);
-            let options = WasmOptions {
-                role: options.choice("role", role, &ROLES.join(", "))?.unwrap_or(0) as u8,
-                priority: options.number("priority", 0, u8::MAX.into())?.unwrap_or(0) as u8,
+        let given = Keys(given);
+        Ok(match kind {
+            ProgramKind::Kernel => {
+                let defaults = KernelOptions::default();
+                Self::Kernel(KernelOptions {
+                    arch: given.choice("arch", Arch::from_name, "x86_64, aarch64 or riscv64")?,
+                    cmdline: given.text("cmdline")?.unwrap_or_default(),
+                    api_port: given.number("api_port", 1, u16::MAX)?.unwrap_or(defaults.api_port),
+                    min_memory_mb: given.number("min_memory_mb", 0, u32::MAX)?.unwrap_or(0),
+                    vcpu_count: given.number("vcpus", 0, u32::MAX)?.unwrap_or(0),
+                    ..defaults
+                })
+            }
+            ProgramKind::Ebpf => {
+                let types =
+                    "xdp, tc, tc-egress, socket-filter, tracepoint, kprobe, cgroup-ingress or cgroup-egress";
+                Self::Ebpf(ProgramOptions {
+                    program_type: given.choice("program_type", ProgramType::from_name, types)?,
+                    max_dimension: given.number("max_dimension", 0, u16::MAX)?.unwrap_or(0),
+                })
+            }
+            ProgramKind::Wasm => Self::Wasm(WasmOptions {
+                role: given.choice("role", Wasm::role_from_name, &Wasm::ROLES.join(", "))?.unwrap_or(0),
+                priority: given.number("priority", 0, u8::MAX)?.unwrap_or(0),
                 target: None,
-            };
-            let payload = WasmPayload::new(program, &options).map_err(|error| refused(&error))?;
-            add(SegType::WASM, &payload.pieces(), payload.digest)
+            }),
+        })
+    }
+}
+
+/// A program that was judged, with what is recorded beside it: the payload of a segment.
+#[derive(Debug, Clone)]
+pub enum Payload<'a> {
+    /// A kernel image.
+    Kernel(KernelPayload<'a>),
+    /// An eBPF program.
+    Ebpf(ProgramPayload<'a>),
+    /// A WASM module.
+    Wasm(WasmPayload<'a>),
+}
+
+impl<'a> Payload<'a> {
+    /// Judges a program.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that will not do.
+    pub fn new(program: &'a [u8], options: &Options) -> Result<Self, Error> {
+        let refused = |error: &dyn std::error::Error| Error::invalid(error.to_string());
+        match options {
+            Options::Kernel(options) => {
+                KernelPayload::new(program, options).map(Self::Kernel).map_err(|error| refused(&error))
+            }
+            Options::Ebpf(options) => {
+                ProgramPayload::new(program, options).map(Self::Ebpf).map_err(|error| refused(&error))
+            }
+            Options::Wasm(options) => {
+                WasmPayload::new(program, options).map(Self::Wasm).map_err(|error| refused(&error))
+            }
         }
+    }
+
+    /// Its bytes, one piece after the other.
+    #[must_use]
+    pub fn pieces(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Kernel(payload) => payload.pieces().to_vec(),
+            Self::Ebpf(payload) => payload.pieces().to_vec(),
+            Self::Wasm(payload) => payload.pieces().to_vec(),
+        }
+    }
+
+    /// SHA3-256 of the program itself.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        match self {
+            Self::Kernel(payload) => payload.digest,
+            Self::Ebpf(payload) => payload.digest,
+            Self::Wasm(payload) => payload.digest,
+        }
+    }
+
+    /// Adds it to a store under a name, in one commit.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn embed(&self, store: &Store, name: &str) -> Result<EmbedReport, rvf_cow::Error> {
+        let kind = match self {
+            Self::Kernel(_) => SegType::KERNEL,
+            Self::Ebpf(_) => SegType::EBPF,
+            Self::Wasm(_) => SegType::WASM,
+        };
+        let (pieces, digest) = (self.pieces(), self.digest());
+        store.embed(&Embedding { kind, payload: &pieces, digest, name: Some(name) })
     }
 }
 
 /// Options by key. Attributes are texts, so numbers may be written as such.
-struct Options<'a>(&'a Map<String, Value>);
+struct Keys<'a>(&'a Map<String, Value>);
 
-impl Options<'_> {
+impl Keys<'_> {
     fn text(&self, key: &str) -> Result<Option<String>, Error> {
         match self.0.get(key) {
             None => Ok(None),
@@ -117,14 +176,17 @@ impl Options<'_> {
         }
     }
 
-    fn number(&self, key: &str, least: u64, most: u64) -> Result<Option<u64>, Error> {
+    fn number<T>(&self, key: &str, least: T, most: T) -> Result<Option<T>, Error>
+    where
+        T: Copy + TryFrom<u64> + PartialOrd + std::fmt::Display,
+    {
         let number = match self.0.get(key) {
             None => return Ok(None),
             Some(Value::Number(number)) => number.as_u64(),
             Some(Value::String(text)) => text.parse().ok(),
             Some(_) => None,
         };
-        match number.filter(|number| (least..=most).contains(number)) {
+        match number.and_then(|number| T::try_from(number).ok()).filter(|n| (least..=most).contains(n)) {
             Some(number) => Ok(Some(number)),
             None => Err(Error::invalid(format!("option {key} is a whole number from {least} to {most}"))),
         }

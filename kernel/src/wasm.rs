@@ -9,7 +9,7 @@ const FEATURES: [&str; 8] =
 /// A WASM payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wasm<'a> {
-    /// 0 microkernel, 1 interpreter, 2 combined, 3 extension, 4 control plane.
+    /// Its number in [`Wasm::ROLES`].
     pub role: u8,
     /// 0 wasm32, 1 WASI-P1, 2 WASI-P2, 3 browser, 4 bare tile.
     pub target: u8,
@@ -34,6 +34,10 @@ pub struct Wasm<'a> {
 }
 
 impl<'a> Wasm<'a> {
+    /// Names of the roles, by number.
+    pub const ROLES: [&'static str; 5] =
+        ["microkernel", "interpreter", "combined", "extension", "control-plane"];
+
     /// Reads a payload. O(1). The module itself is not looked into.
     ///
     /// # Errors
@@ -63,9 +67,12 @@ impl<'a> Wasm<'a> {
 
     /// The role.
     pub fn role_name(&self) -> &'static str {
-        ["microkernel", "interpreter", "combined", "extension", "control-plane"]
-            .get(usize::from(self.role))
-            .unwrap_or(&"unknown")
+        Self::ROLES.get(usize::from(self.role)).unwrap_or(&"unknown")
+    }
+
+    /// The number of a role.
+    pub fn role_from_name(name: &str) -> Option<u8> {
+        (0..).zip(Self::ROLES).find(|(_, role)| *role == name).map(|(number, _)| number)
     }
 
     /// The target.

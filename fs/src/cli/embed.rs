@@ -3,14 +3,29 @@
 use super::failure::Failure;
 use super::open::{self, Waiting};
 use super::output::{Out, hex};
-use rvf_bpf::{Builtin, ProgramOptions, ProgramPayload, ProgramType};
-use rvf_cow::{Bound, EmbedReport, Embedding};
-use rvf_format::SegType;
-use rvf_kernel::{Arch, Binding, Kernel, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
-use serde_json::json;
+use crate::embedding::{Options, Payload};
+use rvf_bpf::{Builtin, ProgramOptions, ProgramType};
+use rvf_cow::Bound;
+use rvf_kernel::{Arch, Binding, Kernel, KernelOptions, Wasm, WasmOptions};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Where a program goes, and how that is said.
+#[derive(Debug, clap::Args)]
+struct Destination {
+    /// Path to the RVF store
+    path: PathBuf,
+    /// Name in the mounted directory; that of the file without its suffix when not given
+    #[arg(long)]
+    name: Option<String>,
+    /// Output as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -18,8 +33,6 @@ Taken are 64-bit Linux boot images (bzImage, or an uncompressed arm64 or riscv64
 other images. Earlier kernels stay in the file; the newest is listed first, which is the one that other tools extract. The existing
 tools boot no kernel that was embedded with --bind or --bind-policy: they take the binding for the image.")]
 pub(super) struct KernelArgs {
-    /// Path to the RVF store
-    path: PathBuf,
     /// Kernel image to embed, or the directory of an unpacked distribution package that has one in boot/
     #[arg(long, value_name = "FILE", required_unless_present = "installed")]
     image_path: Option<PathBuf>,
@@ -47,14 +60,8 @@ pub(super) struct KernelArgs {
     /// Let it boot only where this policy file is in force
     #[arg(long, value_name = "FILE")]
     bind_policy: Option<PathBuf>,
-    /// Name in the mounted directory; that of the file without its suffix when not given
-    #[arg(long)]
-    name: Option<String>,
-    /// Output as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    waiting: Waiting,
+    to: Destination,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -77,7 +84,7 @@ fn binding(args: &KernelArgs) -> Result<Option<Binding>, Failure> {
                 Bind::Identity => Bound::Identity,
                 Bind::Contents => Bound::Contents,
             };
-            open::reading(&args.path, false)?.view().binding_hash(bound)?
+            open::reading(&args.to.path, false)?.view().binding_hash(bound)?
         }
     };
     let policy_hash = match &args.bind_policy {
@@ -135,53 +142,24 @@ fn only_image(boot: &Path) -> Result<PathBuf, Failure> {
 pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
     let path = image_path(args)?;
     let image = input(&path)?;
-    let binding = binding(args)?;
     let options = KernelOptions {
         arch: args.arch,
         cmdline: args.cmdline.clone(),
         api_port: args.api_port,
         min_memory_mb: args.min_memory,
         vcpu_count: args.vcpus,
-        binding,
+        binding: binding(args)?,
         ..KernelOptions::default()
     };
-    let payload = KernelPayload::new(&image, &options).map_err(|error| refused(&path, &error))?;
-    let name = name(args.name.as_deref(), &path)?;
-    let embedding = Embedding {
-        kind: SegType::KERNEL,
-        payload: &payload.pieces(),
-        digest: payload.digest,
-        name: Some(&name),
-    };
-    let report = commit(&args.path, &embedding, &args.waiting)?;
-    let written = payload.pieces().concat();
-    let kind = Kernel::parse(&written).map_or("unknown", |kernel| kernel.header.kind_name());
-    if args.json {
-        return out.json(&json!({
-            "status": "embedded",
-            "name": name,
-            "segment_id": report.segment_id,
-            "arch": payload.arch.name(),
-            "image_size": image.len(),
-            "kernel_type": kind,
-            "sha3_256": hex(&payload.digest),
-            "offset": report.offset,
-            "epoch": report.epoch,
-        }));
-    }
-    out.line("Kernel embedded successfully:")?;
-    out.pair("Name:", &name)?;
-    out.pair("Segment ID:", report.segment_id)?;
-    out.pair("Architecture:", payload.arch.name())?;
-    out.pair("Image size:", format!("{} bytes", image.len()))?;
-    out.pair("Kernel type:", kind)?;
+    let mut bound = Vec::new();
     if let Some(bind) = args.bind {
-        out.pair("Bound to:", if matches!(bind, Bind::Identity) { "this file" } else { "its contents" })?;
+        let to = if matches!(bind, Bind::Identity) { "this file" } else { "its contents" };
+        bound.push(("Bound to:", to.to_owned()));
     }
     if let Some(policy) = &args.bind_policy {
-        out.pair("Bound to policy:", policy.display())?;
+        bound.push(("Bound to policy:", policy.display().to_string()));
     }
-    out.pair("SHA3-256:", hex(&payload.digest))
+    embed(&args.to, &path, &image, &Options::Kernel(options), &bound, out)
 }
 
 #[derive(Debug, clap::Args)]
@@ -192,8 +170,6 @@ file; the newest is listed first, which is the one that other tools extract.
 Programs that come with rvf, compiled: distance answers queries over the hottest vectors in XDP, filter passes, drops or
 redirects traffic by port and by whether the store has a vector, ports lets allowed ports through to a packet socket.")]
 pub(super) struct EbpfArgs {
-    /// Path to the RVF store
-    path: PathBuf,
     /// eBPF object to embed
     #[arg(long, value_name = "FILE", required_unless_present = "builtin")]
     program: Option<PathBuf>,
@@ -208,57 +184,22 @@ pub(super) struct EbpfArgs {
     /// Largest dimension that the program handles; 0 when not known
     #[arg(long, value_name = "DIM", default_value_t = 0)]
     max_dimension: u16,
-    /// Name in the mounted directory; that of the file without its suffix when not given
-    #[arg(long)]
-    name: Option<String>,
-    /// Output as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    waiting: Waiting,
+    to: Destination,
 }
 
 pub(super) fn ebpf(args: &EbpfArgs, out: &mut Out) -> Result<(), Failure> {
-    let path = args.program.as_deref().unwrap_or_else(|| Path::new(""));
-    let (program, options) = match args.builtin {
-        Some(builtin) => (
-            builtin.object().to_vec(),
-            ProgramOptions { program_type: None, max_dimension: builtin.max_dimension() },
-        ),
-        None => (
-            input(path)?,
-            ProgramOptions { program_type: args.program_type, max_dimension: args.max_dimension },
-        ),
+    let (program, path, program_type, max_dimension) = match args.builtin {
+        Some(builtin) => {
+            (builtin.object().to_vec(), Path::new(builtin.name()), None, builtin.max_dimension())
+        }
+        None => {
+            let path = args.program.as_deref().unwrap_or_else(|| Path::new(""));
+            (input(path)?, path, args.program_type, args.max_dimension)
+        }
     };
-    let payload = ProgramPayload::new(&program, &options).map_err(|error| refused(path, &error))?;
-    let path = args.builtin.map_or(path, |builtin| Path::new(builtin.name()));
-    let name = name(args.name.as_deref(), path)?;
-    let embedding = Embedding {
-        kind: SegType::EBPF,
-        payload: &payload.pieces(),
-        digest: payload.digest,
-        name: Some(&name),
-    };
-    let report = commit(&args.path, &embedding, &args.waiting)?;
-    let kind = payload.program_type.name();
-    if args.json {
-        return out.json(&json!({
-            "status": "embedded",
-            "name": name,
-            "segment_id": report.segment_id,
-            "program_type": kind,
-            "bytecode_size": program.len(),
-            "sha3_256": hex(&payload.digest),
-            "offset": report.offset,
-            "epoch": report.epoch,
-        }));
-    }
-    out.line("eBPF program embedded successfully:")?;
-    out.pair("Name:", &name)?;
-    out.pair("Segment ID:", report.segment_id)?;
-    out.pair("Program type:", kind)?;
-    out.pair("Bytecode size:", format!("{} bytes", program.len()))?;
-    out.pair("SHA3-256:", hex(&payload.digest))
+    let options = ProgramOptions { program_type, max_dimension };
+    embed(&args.to, path, &program, &Options::Ebpf(options), &[], out)
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -294,8 +235,6 @@ enum Target {
 The module is validated first; the features that it needs, its exports and its memory are found from it. Earlier modules stay in
 the file; the newest is listed first, which is the one that other tools extract.")]
 pub(super) struct WasmArgs {
-    /// Path to the RVF store
-    path: PathBuf,
     /// WASM module to embed; the query microkernel that rvf brings along when not given
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
@@ -308,14 +247,8 @@ pub(super) struct WasmArgs {
     /// Modules run in ascending order of this
     #[arg(long, default_value_t = 0)]
     priority: u8,
-    /// Name in the mounted directory; that of the file without its suffix when not given
-    #[arg(long)]
-    name: Option<String>,
-    /// Output as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    waiting: Waiting,
+    to: Destination,
 }
 
 pub(super) fn wasm(args: &WasmArgs, out: &mut Out) -> Result<(), Failure> {
@@ -329,42 +262,98 @@ pub(super) fn wasm(args: &WasmArgs, out: &mut Out) -> Result<(), Failure> {
         target: args.target.map(|target| target as u8),
         priority: args.priority,
     };
-    let payload = WasmPayload::new(&module, &options).map_err(|error| refused(named, &error))?;
-    let name = name(args.name.as_deref(), named)?;
-    let embedding = Embedding {
-        kind: SegType::WASM,
-        payload: &payload.pieces(),
-        digest: payload.digest,
-        name: Some(&name),
-    };
-    let report = commit(&args.path, &embedding, &args.waiting)?;
-    let written = payload.pieces().concat();
-    let wasm = Wasm::parse(&written).map_err(|error| Failure::new(error.to_string()))?;
-    if args.json {
-        return out.json(&json!({
-            "status": "embedded",
-            "name": name,
-            "segment_id": report.segment_id,
-            "role": wasm.role_name(),
-            "target": wasm.target_name(),
-            "features": wasm.feature_names(),
-            "exports": wasm.export_count,
-            "bytecode_size": module.len(),
-            "sha3_256": hex(&payload.digest),
-            "offset": report.offset,
-            "epoch": report.epoch,
-        }));
+    embed(&args.to, named, &module, &Options::Wasm(options), &[], out)
+}
+
+/// Embeds a program that was read from a file, and says so; `more` is what text says besides.
+fn embed(
+    to: &Destination,
+    path: &Path,
+    program: &[u8],
+    options: &Options,
+    more: &[(&str, String)],
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let payload = Payload::new(program, options)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let name = name(to.name.as_deref(), path)?;
+    let store = open::appending(&to.path, &to.waiting)?;
+    let report = payload.embed(&store, &name)?;
+    let (title, facts) = facts(&payload, program.len())?;
+    let digest = hex(&payload.digest());
+    if to.json {
+        let of_all = [
+            ("status", json!("embedded")),
+            ("name", json!(name)),
+            ("segment_id", json!(report.segment_id)),
+            ("sha3_256", json!(digest)),
+            ("offset", json!(report.offset)),
+            ("epoch", json!(report.epoch)),
+        ];
+        let of_kind = facts.into_iter().map(|fact| (fact.key, fact.value));
+        return out.json(&of_all.into_iter().chain(of_kind).collect());
     }
-    let features = wasm.feature_names();
-    out.line("WASM module embedded successfully:")?;
+    out.line(format!("{title} embedded successfully:"))?;
     out.pair("Name:", &name)?;
     out.pair("Segment ID:", report.segment_id)?;
-    out.pair("Role:", wasm.role_name())?;
-    out.pair("Target:", wasm.target_name())?;
-    out.pair("Features:", if features.is_empty() { "none".into() } else { features.join(" ") })?;
-    out.pair("Exports:", wasm.export_count)?;
-    out.pair("Bytecode size:", format!("{} bytes", module.len()))?;
-    out.pair("SHA3-256:", hex(&payload.digest))
+    facts.iter().try_for_each(|fact| out.pair(fact.label, &fact.text))?;
+    more.iter().try_for_each(|(label, text)| out.pair(label, text))?;
+    out.pair("SHA3-256:", digest)
+}
+
+/// Something that is said of an embedded program, in JSON and in text.
+struct Fact {
+    key: &'static str,
+    value: Value,
+    label: &'static str,
+    text: String,
+}
+
+impl Fact {
+    fn new(key: &'static str, label: &'static str, text: &str) -> Self {
+        Self { key, value: text.into(), label, text: text.to_owned() }
+    }
+
+    fn size(key: &'static str, label: &'static str, bytes: usize) -> Self {
+        Self { key, value: bytes.into(), label, text: format!("{bytes} bytes") }
+    }
+}
+
+/// What is said of a program of its kind.
+fn facts(payload: &Payload<'_>, size: usize) -> Result<(&'static str, Vec<Fact>), Failure> {
+    let written = payload.pieces().concat();
+    Ok(match payload {
+        Payload::Kernel(payload) => {
+            let kind = Kernel::parse(&written).map_or("unknown", |kernel| kernel.header.kind_name());
+            let facts = vec![
+                Fact::new("arch", "Architecture:", payload.arch.name()),
+                Fact::size("image_size", "Image size:", size),
+                Fact::new("kernel_type", "Kernel type:", kind),
+            ];
+            ("Kernel", facts)
+        }
+        Payload::Ebpf(payload) => {
+            let facts = vec![
+                Fact::new("program_type", "Program type:", payload.program_type.name()),
+                Fact::size("bytecode_size", "Bytecode size:", size),
+            ];
+            ("eBPF program", facts)
+        }
+        Payload::Wasm(_) => {
+            let wasm = Wasm::parse(&written).map_err(|error| Failure::new(error.to_string()))?;
+            let features = wasm.feature_names();
+            let listed = if features.is_empty() { "none".into() } else { features.join(" ") };
+            let exports = wasm.export_count;
+            let facts = vec![
+                Fact::new("role", "Role:", wasm.role_name()),
+                Fact::new("target", "Target:", wasm.target_name()),
+                Fact { key: "features", value: json!(features), label: "Features:", text: listed },
+                Fact { key: "exports", value: json!(exports), label: "Exports:", text: exports.to_string() },
+                Fact::size("bytecode_size", "Bytecode size:", size),
+            ];
+            ("WASM module", facts)
+        }
+    })
 }
 
 /// Reads a program whole, so that what is judged, hashed and written are the same bytes whatever happens to the file
@@ -398,12 +387,4 @@ fn stem(name: &str) -> String {
     let suffixes = [".bin", ".o", ".wasm"];
     let stem = suffixes.iter().find_map(|end| name.strip_suffix(end)).filter(|stem| !stem.is_empty());
     stem.unwrap_or(name).to_owned()
-}
-
-fn refused(path: &Path, error: &dyn std::error::Error) -> Failure {
-    Failure::new(format!("{}: {error}", path.display()))
-}
-
-fn commit(store: &Path, embedding: &Embedding<'_>, waiting: &Waiting) -> Result<EmbedReport, Failure> {
-    Ok(open::appending(store, waiting)?.embed(embedding)?)
 }

@@ -11,7 +11,7 @@ use super::{Draft, NameKind, name_kind, program_stem};
 use crate::convert::{self, store_fields};
 use crate::data::rows::{self, Format, ReadOptions};
 use crate::data::{npy, text};
-use crate::embedding;
+use crate::embedding::{self, Options, Payload};
 use crate::errno::Error;
 use crate::node::{Place, ProgramKind};
 use crate::store_dir::StoreDir;
@@ -161,7 +161,8 @@ impl StoreDir {
         };
         // What was said of this very file counts more.
         options.extend(draft.options().into_iter().map(|(key, value)| (key, value.into())));
-        embedding::embed(&self.store, kind, stem, content.as_slice(), &options)?;
+        let options = Options::from_keys(kind, &options)?;
+        Payload::new(content.as_slice(), &options)?.embed(&self.store, stem)?;
         if let Some(options) = options_draft {
             self.drafts.remove(&options);
         }
