@@ -25,12 +25,11 @@ fn denied<T>(result: std::io::Result<T>) -> bool {
     result.is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-fn root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
-}
-
 fn everybody() -> Confinement {
-    Confinement { user: root().then_some((NOBODY, NOBODY)), ..Confinement::default() }
+    Confinement {
+        user: rustix::process::geteuid().is_root().then_some((NOBODY, NOBODY)),
+        ..Confinement::default()
+    }
 }
 
 fn files_are_out_of_reach(dir: &Path) -> bool {

@@ -2,6 +2,7 @@
 #![cfg(feature = "ebpf")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod common;
 mod net;
 mod running;
 
@@ -12,8 +13,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use common::text;
 use net::{Net, can_run, wait_until};
-use running::{PROGRAM, Place, Running, ask};
+use running::{PROGRAM, Place, Running, ask, is_quiet};
 use rvf_bpf::Builtin;
 use rvf_bpf::hot::Query;
 use rvf_bpf::wire::{self, Status};
@@ -174,8 +176,7 @@ fn what_is_no_good_query_is_told_or_passed_on() {
     // Too short for any answer: dropped, and nobody hears of it. The query after it is answered.
     client.send_to(b"RVFQ\x01\x00\x03\x00\x02\x00\x03\x00\x05\x00\x00\x00", to).unwrap();
     assert_eq!(ask(&client, to, &good).results.len(), 3);
-    port.set_nonblocking(true).unwrap();
-    assert!(port.recv(&mut buffer).is_err(), "queries do not reach sockets");
+    assert!(is_quiet(&port), "queries do not reach sockets");
     assert_eq!(running.end(), "answered 3  described 1  refused 10  dropped 1");
     peer.end();
     // In the network stack it needs nothing of the driver, nor of the other end.
@@ -234,8 +235,7 @@ fn the_filter_drops_passes_and_redirects_live_traffic() {
     send(9004, b"after it");
     assert_eq!(got(9004), b"after it");
     for port in [9001, 9003, 7474] {
-        socket(port).set_nonblocking(true).unwrap();
-        assert!(socket(port).recv(&mut [0; 16]).is_err(), "nothing more came to {port}");
+        assert!(is_quiet(socket(port)), "nothing more came to {port}");
     }
     let counters = running.end();
     let count = |name: &str| {
@@ -251,7 +251,6 @@ fn the_filter_drops_passes_and_redirects_live_traffic() {
     assert!(count("passed") >= 4, "{counters}");
     assert_eq!(net.attached("server", "s0"), Vec::<&str>::new());
     send(9001, b"open again");
-    socket(9001).set_nonblocking(false).unwrap();
     assert_eq!(got(9001), b"open again");
 
     // Look-ups of what is not held can go elsewhere; on the way out it works the same.
@@ -269,8 +268,7 @@ fn the_filter_drops_passes_and_redirects_live_traffic() {
         server.send_to(b"out", format!("10.81.1.2:{port}")).unwrap();
     }
     assert_eq!(sockets[1].recv(&mut [0; 16]).unwrap(), 3);
-    sockets[0].set_nonblocking(true).unwrap();
-    assert!(sockets[0].recv(&mut [0; 16]).is_err());
+    assert!(is_quiet(&sockets[0]));
     assert!(running.end().contains("port_dropped 1"));
 }
 
@@ -393,12 +391,12 @@ fn what_is_in_the_way_is_said_and_nothing_is_attached() {
         command.args(prefix).arg(PROGRAM);
         place.arguments(&mut command, &[], &["--iface", "s1"]);
         let done = command.output().unwrap();
-        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let said = text(&done.stderr);
         assert!(done.status.code() == Some(127) && said.contains("CAP_BPF"), "{said}");
         assert!(said.contains("Run it as root"), "{said}");
     };
     lacking(&["--bounding-set=-bpf,-perfmon", "--inh-caps=-bpf,-perfmon"]);
-    fs::set_permissions(place.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(place.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     // A program that another user may read and execute.
     lacking(&["--reuid=65534", "--regid=65534", "--clear-groups"]);
     assert_eq!(net.attached("server", "s1"), Vec::<&str>::new());
@@ -421,7 +419,7 @@ fn compile(place: &Place, source: &str) -> Option<Vec<u8>> {
         eprintln!("SKIPPED: clang is missing (apt-get install clang libbpf-dev)");
         return None;
     };
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{}", text(&done.stderr));
     Some(fs::read(to).unwrap())
 }
 
@@ -494,11 +492,9 @@ fn programs_of_others_run_when_a_trusted_key_signed_them() {
         client.send_to(b"x", format!("10.81.1.1:{port}")).unwrap();
     }
     assert_eq!(sockets[1].recv(&mut [0; 16]).unwrap(), 1);
-    sockets[0].set_nonblocking(true).unwrap();
-    assert!(sockets[0].recv(&mut [0; 16]).is_err());
+    assert!(is_quiet(&sockets[0]));
     running.end();
     client.send_to(b"xy", "10.81.1.1:5001").unwrap();
-    sockets[0].set_nonblocking(false).unwrap();
     assert_eq!(sockets[0].recv(&mut [0; 16]).unwrap(), 2, "detached");
 }
 
@@ -617,7 +613,7 @@ char _license[] SEC("license") = "GPL";
 #[test]
 fn the_arguments_are_explained() {
     let done = Command::new(PROGRAM).args(["--help-of", "ebpf"]).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let said = text(&done.stdout);
     for word in ["--iface", "--hot", "--rule", "--allow", "--elsewhere", "--map-memory"] {
         assert!(said.contains(word), "{said}");
     }

@@ -2,6 +2,7 @@
 #![cfg(feature = "ebpf")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod common;
 mod net;
 mod running;
 

@@ -5,14 +5,12 @@
 
 mod common;
 
-use common::{Place, open, text, wasm};
-use rvf_cow::{Embedding, SignOptions, Target};
-use rvf_format::SegType;
-use rvf_kernel::QUERY_MODULE;
+use common::{Place, text, wasm};
+use rvf_kernel::{ExecKind, QUERY_MODULE};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The user `nobody`, by number: it need not be in any file.
 const USER: u32 = 65_534;
@@ -42,8 +40,7 @@ fn mode(path: &Path, mode: u32) {
 
 /// A place with both programs side by side, where the mount looks for the helper, and a signed module named `query`.
 fn place() -> Option<Place> {
-    let root = fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
-    if !root || fs::metadata("/dev/fuse").is_err() {
+    if !rustix::process::geteuid().is_root() || fs::metadata("/dev/fuse").is_err() {
         assert!(!required(), "RVF_REQUIRE_FUSE is 1, and this needs root and /dev/fuse");
         eprintln!("SKIPPED: root and /dev/fuse are needed");
         return None;
@@ -60,14 +57,11 @@ fn place() -> Option<Place> {
     }
     let store = place.path("home/s.rvf");
     fs::rename(place.store(), &store).unwrap();
-    let payload = wasm(QUERY_MODULE);
-    let pieces: &[&[u8]] = &[&payload];
-    let program = Embedding { kind: SegType::WASM, payload: pieces, digest: [0; 32], name: Some("query") };
-    let store = open(&store);
-    let offset = store.embed(&program).unwrap().offset;
+    place.embed_signed_in(&store, ExecKind::Wasm, &wasm(QUERY_MODULE), Some("query"));
     fs::write(place.path("home/key"), &**place.key.to_pem().unwrap()).unwrap();
     mode(&place.path("home/key"), 0o600);
-    store.sign(&place.key, &Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
+    let stranger = wat::parse_str(r#"(module (func (export "f")))"#).unwrap();
+    fs::write(place.path("stranger.wasm"), stranger).unwrap();
     Some(place)
 }
 
@@ -104,11 +98,19 @@ fn trimmed(out: &str) -> String {
     out.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// Runs a script in a mount namespace of its own, and what else `unshare` is told to make.
+fn apart(place: &Place, more: &[&str], script: &str) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "1", "100", "unshare", "--mount", "--propagation", "private"]).args(more);
+    command.args(["bash", "-c", script]);
+    place.configure(&mut command);
+    command.env("D", place.path("").to_str().unwrap().trim_end_matches('/')).env("ASK", ASK);
+    command.env("XDG_CACHE_HOME", place.path("home/cache")).stdin(Stdio::null()).output().unwrap()
+}
+
 #[test]
 fn in_a_mount_of_roots() {
     let Some(place) = place() else { return };
-    fs::write(place.path("stranger.wasm"), wat::parse_str(r#"(module (func (export "f")))"#).unwrap())
-        .unwrap();
     let script = format!(
         r#"
 set -e
@@ -116,22 +118,13 @@ set -e
 trap 'cd /; umount "$D/mnt"' EXIT
 {ASK}"#
     );
-    let done = Command::new("timeout")
-        .args(["-k", "1", "100", "unshare", "--mount", "--propagation", "private", "bash", "-c", &script])
-        .env("D", place.path("").to_str().unwrap().trim_end_matches('/'))
-        .env("XDG_CONFIG_HOME", place.path("config"))
-        .env("XDG_CACHE_HOME", place.path("cache"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let done = apart(&place, &[], &script);
     assert_eq!(trimmed(&text(&done.stdout)), expected(&place), "{}", text(&done.stderr));
 }
 
 #[test]
 fn in_a_mount_of_a_users() {
     let Some(place) = place() else { return };
-    fs::write(place.path("stranger.wasm"), wat::parse_str(r#"(module (func (export "f")))"#).unwrap())
-        .unwrap();
     for name in ["mnt", "home", "home/s.rvf", "home/key"] {
         chown(place.path(name), Some(USER), Some(USER)).unwrap();
     }
@@ -151,16 +144,7 @@ trap "cd /; fusermount3 -u \"$D/mnt\"" EXIT
 '"$ASK"
 "#
     );
-    let done = Command::new("timeout")
-        .args(["-k", "1", "100", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .args(["--propagation", "private", "bash", "-c", &script])
-        .env("D", place.path("").to_str().unwrap().trim_end_matches('/'))
-        .env("ASK", ASK)
-        .env("XDG_CONFIG_HOME", place.path("config"))
-        .env("XDG_CACHE_HOME", place.path("home/cache"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let done = apart(&place, &["--pid", "--fork", "--kill-child", "--mount-proc"], &script);
     let error = text(&done.stderr);
     if done.status.code() == Some(77) || error.contains("unshare failed") {
         assert!(!required(), "RVF_REQUIRE_FUSE is 1: {error}");

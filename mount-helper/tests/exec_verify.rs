@@ -4,9 +4,7 @@
 
 mod common;
 
-use common::{
-    KINDS, Place, checked, ingest, kernel, module, open, other_image, own_image, refused, sound, wasm,
-};
+use common::{KINDS, Place, checked, ingest, kernel, module, other_image, own_image, refused, sound, wasm};
 use rvf_cow::{Bound, BranchOptions, SignOptions};
 use rvf_crypto::{Algorithm, SecretKey, sha3_256};
 use rvf_format::SegType;
@@ -86,9 +84,7 @@ fn another_program_in_the_place_of_a_signed_one_is_refused() {
     place.swap(offset, &evil, false);
     assert_eq!(place.refused(ExecKind::Kernel).0, 2);
     place.swap(offset, &evil, true);
-    let (step, reason) = place.refused(ExecKind::Kernel);
-    assert_eq!(step, 3, "{reason}");
-    assert!(reason.contains("rvf sign"), "{reason}");
+    place.refuses(ExecKind::Kernel, 3, "rvf sign");
     // Appended properly, as somebody with write access would.
     place.swap(offset, &good, true);
     place.verify(ExecKind::Kernel).unwrap();
@@ -102,23 +98,17 @@ fn only_trusted_keys_and_signatures_in_force_count() {
     let payload = sound(ExecKind::Wasm);
     let offset = place.embed(ExecKind::Wasm, &payload);
     let allowed = || Wanted { allow_unsigned: true, ..place.wanted(ExecKind::Wasm) };
-    let (step, reason) = place.refused(ExecKind::Wasm);
-    assert_eq!(step, 3);
-    assert!(reason.contains("no signature"), "{reason}");
+    place.refuses(ExecKind::Wasm, 3, "no signature");
     let verified = checked(&allowed()).1.unwrap();
     assert_eq!(verified.signer, None);
 
     let stranger = SecretKey::from_seed(Algorithm::Ed25519, &[77; 32]);
     place.sign(offset, &stranger, &SignOptions::default());
-    let (step, reason) = place.refused(ExecKind::Wasm);
-    assert_eq!(step, 3);
-    assert!(reason.contains("no trusted key"), "{reason}");
+    place.refuses(ExecKind::Wasm, 3, "no trusted key");
     checked(&allowed()).1.unwrap();
 
     place.sign(offset, &place.key, &SignOptions { until_ns: 1, ..SignOptions::default() });
-    let (step, reason) = place.refused(ExecKind::Wasm);
-    assert_eq!(step, 3);
-    assert!(reason.contains("expired"), "{reason}");
+    place.refuses(ExecKind::Wasm, 3, "expired");
     assert_eq!(refused(&allowed()).0, 3, "what a trusted key took back is not allowed by the way");
 
     // A good one beside them is enough.
@@ -128,9 +118,7 @@ fn only_trusted_keys_and_signatures_in_force_count() {
     // Keys that others could have put there are none.
     let trust = place.path("config/rvf/trust");
     fs::set_permissions(&trust, fs::Permissions::from_mode(0o777)).unwrap();
-    let (step, reason) = place.refused(ExecKind::Wasm);
-    assert_eq!(step, 3);
-    assert!(reason.contains("chmod go-w"), "{reason}");
+    place.refuses(ExecKind::Wasm, 3, "chmod go-w");
     fs::set_permissions(&trust, fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_file(trust.join("maker.pub")).unwrap();
     assert_eq!(place.refused(ExecKind::Wasm).0, 3, "trust was taken back");
@@ -152,9 +140,7 @@ fn a_signature_for_one_file_does_not_count_in_another() {
     let store = other.open();
     drop(store);
     append_crypto(&other, &record);
-    let (step, reason) = other.refused(ExecKind::Wasm);
-    assert_eq!(step, 3);
-    assert!(reason.contains("another file"), "{reason}");
+    other.refuses(ExecKind::Wasm, 3, "another file");
 }
 
 /// Puts a signature record over one that was made properly and has the same length.
@@ -196,9 +182,7 @@ fn a_bound_kernel_boots_only_where_it_was_bound_to() {
     assert_eq!(passed[3].note, "bound to the contents of this file");
     assert_eq!(hash(Bound::Contents), contents);
     ingest(&place.open(), &[4]);
-    let (step, reason) = place.refused(ExecKind::Kernel);
-    assert_eq!(step, 4);
-    assert!(reason.contains("--bind"), "{reason}");
+    place.refuses(ExecKind::Kernel, 4, "--bind");
     let after = hash(Bound::Contents);
     place.open().delete(&[2]).unwrap();
     assert_ne!(hash(Bound::Contents), after);
@@ -213,11 +197,7 @@ fn a_bound_kernel_boots_only_where_it_was_bound_to() {
     place.embed_signed(ExecKind::Kernel, &to_file);
     let child = place.path("a.exp.rvf");
     place.open().branch(&child, &BranchOptions::default()).unwrap();
-    let branch = open(&child);
-    let payload =
-        rvf_cow::Embedding { kind: SegType::KERNEL, payload: &[&to_file], digest: [0; 32], name: None };
-    let offset = branch.embed(&payload).unwrap().offset;
-    branch.sign(&place.key, &rvf_cow::Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
+    place.embed_signed_in(&child, ExecKind::Kernel, &to_file, None);
     assert_eq!(refused(&place.wanted_in(&child, ExecKind::Kernel)).0, 4);
 
     // A later version of bindings, and one that binds nothing.
@@ -243,9 +223,7 @@ fn a_kernel_is_bound_to_a_policy_by_its_text() {
 fn the_host_must_be_able_to_run_it() {
     let place = Place::new();
     place.embed_signed(ExecKind::Kernel, &kernel(&other_image(), &KernelOptions::default()));
-    let (step, reason) = place.refused(ExecKind::Kernel);
-    assert_eq!(step, 5);
-    assert!(reason.contains(std::env::consts::ARCH), "{reason}");
+    place.refuses(ExecKind::Kernel, 5, std::env::consts::ARCH);
     // A header that says another machine than the image is no mistake of the host.
     let mut lying = kernel(&other_image(), &KernelOptions::default());
     lying[6] = if cfg!(target_arch = "x86_64") { 0 } else { 3 };
@@ -281,9 +259,7 @@ fn headers_that_do_not_hold_together_are_refused_first() {
     };
     for text in [&b"quiet\ninit=/bin/sh"[..], b"a\0b", b"a\x1b[2J", b"\xc3\xa4", b"a\x7f"] {
         place.embed_signed(ExecKind::Kernel, &cmdline(text));
-        let (step, reason) = place.refused(ExecKind::Kernel);
-        assert_eq!(step, 1);
-        assert!(reason.contains("position"), "{reason}");
+        place.refuses(ExecKind::Kernel, 1, "position");
     }
     place.embed_signed(ExecKind::Kernel, &cmdline(b"console=ttyS0 root=/dev/vda"));
     place.verify(ExecKind::Kernel).unwrap();
@@ -311,9 +287,7 @@ fn what_is_over_its_limit_is_not_looked_at() {
     let mut payload = sound(ExecKind::Wasm);
     payload.resize((8 << 20) + 65, 0);
     place.embed_signed(ExecKind::Wasm, &payload);
-    let (step, reason) = place.refused(ExecKind::Wasm);
-    assert_eq!(step, 1);
-    assert!(reason.contains("are the most"), "{reason}");
+    place.refuses(ExecKind::Wasm, 1, "are the most");
     let mut payload = sound(ExecKind::Ebpf);
     payload.resize((16 << 20) + 65, 0);
     place.embed_signed(ExecKind::Ebpf, &payload);
@@ -321,17 +295,14 @@ fn what_is_over_its_limit_is_not_looked_at() {
     let mut payload = sound(ExecKind::Kernel);
     payload.resize((128 << 20) + 257, 0);
     place.embed(ExecKind::Kernel, &payload);
-    let (step, reason) = place.refused(ExecKind::Kernel);
-    assert_eq!(step, 1);
-    assert!(reason.contains("134217984 are the most"), "{reason}");
+    place.refuses(ExecKind::Kernel, 1, "134217984 are the most");
 }
 
 #[test]
 fn policies_forbid_and_fail_closed() {
     let place = Place::new();
     let payload = sound(ExecKind::Wasm);
-    let offset = place.embed(ExecKind::Wasm, &payload);
-    place.sign(offset, &place.key, &SignOptions::default());
+    place.embed_signed(ExecKind::Wasm, &payload);
     let digest: String = sha3_256(&payload).iter().map(|b| format!("{b:02x}")).collect();
     let program: String = sha3_256(&module()).iter().map(|b| format!("{b:02x}")).collect();
     for text in [
@@ -382,21 +353,7 @@ fn an_entry_must_be_true_of_the_file() {
     let place = Place::new();
     let payload = sound(ExecKind::Wasm);
     let offset = place.embed_signed(ExecKind::Wasm, &payload);
-    let number = {
-        let store = place.open();
-        let view = store.view();
-        let at = |e: &rvf_format::Entry| matches!(e, rvf_format::Entry::Segment(s) if s.offset == offset);
-        view.opened().layout.entries.iter().position(at).unwrap() as u64 + 1
-    };
-    let entry = ExecEntry {
-        helper: "/usr/bin/rvf-exec".into(),
-        store: place.store(),
-        kind: ExecKind::Wasm,
-        name: "query".into(),
-        segment: number,
-        offset,
-        digest: sha3_256(&payload),
-    };
+    let entry = place.entry(ExecKind::Wasm, offset, &payload);
     let wanted = |change: &dyn Fn(&mut ExecEntry)| {
         let mut entry = entry.clone();
         change(&mut entry);
@@ -421,10 +378,8 @@ fn an_entry_must_be_true_of_the_file() {
     assert_eq!(checked(&name(&format!("{}.wasm", found.name))).1.unwrap().name, found.name);
     assert_eq!(refused(&name("extension")).0, 1);
     // A name that was given, of the newest that has it.
-    for digest in [[0; 32], [1; 32]] {
-        let pieces: &[&[u8]] = &[&payload];
-        let named = rvf_cow::Embedding { kind: SegType::WASM, payload: pieces, digest, name: Some("mine") };
-        let offset = place.open().embed(&named).unwrap().offset;
+    for _ in 0..2 {
+        let offset = common::embed(&place.open(), ExecKind::Wasm, &payload, Some("mine"));
         for text in ["mine", "mine.wasm"] {
             let found = checked(&name(text)).1.unwrap();
             assert_eq!((found.segment.offset, found.name.as_str()), (offset, "mine"));
@@ -535,17 +490,8 @@ fn the_program_says_which_check_failed() {
     assert_eq!(check.status.code(), Some(0), "{}", common::text(&check.stderr));
     assert_eq!(common::text(&check.stdout).matches(" ok ").count(), 7);
     // Through an entry, as the kernel runs it.
-    let number = common::text(&check.stdout);
-    let number = number.split("in segment ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    let entry = ExecEntry {
-        helper: env!("CARGO_BIN_EXE_rvf-exec").into(),
-        store: place.store(),
-        kind: ExecKind::Wasm,
-        name: "query".into(),
-        segment: number,
-        offset,
-        digest: sha3_256(&payload),
-    };
+    let entry = place.entry(ExecKind::Wasm, offset, &payload);
+    assert!(common::text(&check.stdout).contains(&format!("in segment {} ", entry.segment)));
     let text = entry.render().unwrap_or_default();
     fs::write(place.path("query"), &text).unwrap();
     let check = place.exec(&["--check", "query"]);

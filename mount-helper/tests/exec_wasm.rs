@@ -6,14 +6,14 @@
 mod common;
 
 use common::{Place, open, text, wasm};
-use rvf_cow::{BadRow, Batch, BranchOptions, CreateOptions, Metric, SearchRequest, SignOptions, Store};
+use rvf_cow::{BadRow, Batch, BranchOptions, CreateOptions, Metric, SearchRequest, Store};
 use rvf_index::NoProgress;
 use rvf_kernel::{ExecEntry, ExecKind, QUERY_MODULE};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A small generator of numbers that are the same in every run.
@@ -170,16 +170,8 @@ fn rows_are_put_in_place_once_for_all_queries_of_a_run() {
     assert!(code == 1 && error.contains("another place"), "{code} {error}");
 }
 
-fn embed(place: &Place, path: &Path, payload: &[u8]) {
-    let store = open(path);
-    let program = rvf_cow::Embedding {
-        kind: rvf_format::SegType::WASM,
-        payload: &[payload],
-        digest: [0; 32],
-        name: None,
-    };
-    let offset = store.embed(&program).unwrap().offset;
-    store.sign(&place.key, &rvf_cow::Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
+fn embed(place: &Place, store: &Path, payload: &[u8]) {
+    place.embed_signed_in(store, ExecKind::Wasm, payload, None);
 }
 
 #[test]
@@ -242,30 +234,16 @@ fn an_entry_runs_by_its_name() {
     let place = Place::new();
     let payload = wasm(QUERY_MODULE);
     let offset = place.embed_signed(ExecKind::Wasm, &payload);
-    let store = place.open();
-    let view = store.view();
-    let at = |e: &rvf_format::Entry| matches!(e, rvf_format::Entry::Segment(s) if s.offset == offset);
     // A first line holds a short path only, and a program that was just written cannot be run while it is open.
     let helper = place.path("rvf-exec");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rvf-exec"), &helper).unwrap();
-    let entry = ExecEntry {
-        helper,
-        store: place.store(),
-        kind: ExecKind::Wasm,
-        name: "query".into(),
-        segment: view.opened().layout.entries.iter().position(at).unwrap() as u64 + 1,
-        offset,
-        digest: rvf_crypto::sha3_256(&payload),
-    };
+    let entry = ExecEntry { helper, ..place.entry(ExecKind::Wasm, offset, &payload) };
     let path = place.path("query");
     fs::write(&path, entry.render().unwrap()).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let done = std::process::Command::new(&path)
-        .args(["2,0,1", "-k", "2"])
-        .env("XDG_CONFIG_HOME", place.path("config"))
-        .env("XDG_CACHE_HOME", place.path("cache"))
-        .output()
-        .unwrap();
+    let mut command = Command::new(&path);
+    place.configure(command.args(["2,0,1", "-k", "2"]));
+    let done = command.output().unwrap();
     assert_eq!(status(&done), (0, String::new()));
     assert_eq!(text(&done.stdout), "2\t0.0\n1\t1.0\n");
 }

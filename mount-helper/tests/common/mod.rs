@@ -11,14 +11,14 @@ use rvf_bpf::{ProgramOptions, ProgramPayload, ProgramType};
 use rvf_cow::{
     Access, BadRow, Batch, CreateOptions, Embedding, Metric, OpenOptions, SignOptions, Store, Target,
 };
-use rvf_crypto::{Algorithm, SecretKey};
+use rvf_crypto::{Algorithm, SecretKey, sha3_256};
 use rvf_format::checksum::xxh3_128;
-use rvf_format::{SegType, Segment};
+use rvf_format::{Entry, SegType, Segment};
 use rvf_index::NoProgress;
-use rvf_kernel::{ExecKind, KernelOptions, KernelPayload, WasmOptions, WasmPayload};
+use rvf_kernel::{ExecEntry, ExecKind, KernelOptions, KernelPayload, WasmOptions, WasmPayload};
 use rvf_mount_helper::{Passed, Pick, Refusal, Verified, Wanted, verify};
 
-/// A directory with `a.rvf` of three vectors and a configuration that trusts [`Place::key`].
+/// A directory with `a.rvf` and a configuration that trusts [`Place::key`].
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     pub(crate) key: SecretKey,
@@ -28,7 +28,15 @@ pub(crate) struct Place {
 pub(crate) const KINDS: [ExecKind; 3] = [ExecKind::Kernel, ExecKind::Ebpf, ExecKind::Wasm];
 
 impl Place {
+    /// With vectors 1, 2 and 3.
     pub(crate) fn new() -> Self {
+        let place = Self::empty(&CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 });
+        ingest(&place.open(), &[1, 2, 3]);
+        place
+    }
+
+    /// With no vectors yet.
+    pub(crate) fn empty(options: &CreateOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = SecretKey::from_seed(Algorithm::Ed25519, &[5; 32]);
         let place = Self { dir, key };
@@ -37,8 +45,7 @@ impl Place {
             fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
         place.trust("maker", &place.key);
-        let store = Store::create(&place.store(), &create()).unwrap();
-        ingest(&store, &[1, 2, 3]);
+        Store::create(&place.store(), options).unwrap();
         place
     }
 
@@ -71,9 +78,7 @@ impl Place {
 
     /// Embeds a payload as it is, and gives its segment's offset.
     pub(crate) fn embed(&self, kind: ExecKind, payload: &[u8]) -> u64 {
-        let embedding =
-            Embedding { kind: kind.segment_type(), payload: &[payload], digest: [0; 32], name: None };
-        self.open().embed(&embedding).unwrap().offset
+        embed(&self.open(), kind, payload, None)
     }
 
     pub(crate) fn sign(&self, offset: u64, key: &SecretKey, options: &SignOptions) {
@@ -82,9 +87,37 @@ impl Place {
 
     /// Embeds a payload and signs it with the trusted key.
     pub(crate) fn embed_signed(&self, kind: ExecKind, payload: &[u8]) -> u64 {
-        let offset = self.embed(kind, payload);
-        self.sign(offset, &self.key, &SignOptions::default());
+        self.embed_signed_in(&self.store(), kind, payload, None)
+    }
+
+    /// Does so in another store, under a name.
+    pub(crate) fn embed_signed_in(
+        &self,
+        store: &Path,
+        kind: ExecKind,
+        payload: &[u8],
+        name: Option<&str>,
+    ) -> u64 {
+        let store = open(store);
+        let offset = embed(&store, kind, payload, name);
+        store.sign(&self.key, &Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
         offset
+    }
+
+    /// What an executable entry for a payload of the store says.
+    pub(crate) fn entry(&self, kind: ExecKind, offset: u64, payload: &[u8]) -> ExecEntry {
+        let store = self.open();
+        let view = store.view();
+        let at = |entry: &Entry| matches!(entry, Entry::Segment(segment) if segment.offset == offset);
+        ExecEntry {
+            helper: env!("CARGO_BIN_EXE_rvf-exec").into(),
+            store: self.store(),
+            kind,
+            name: "query".into(),
+            segment: view.opened().layout.entries.iter().position(at).unwrap() as u64 + 1,
+            offset,
+            digest: sha3_256(payload),
+        }
     }
 
     pub(crate) fn wanted(&self, kind: ExecKind) -> Wanted {
@@ -108,6 +141,12 @@ impl Place {
         refused(&self.wanted(kind))
     }
 
+    /// Checks that it is refused at this step, for a reason with this word in it.
+    pub(crate) fn refuses(&self, kind: ExecKind, step: u8, word: &str) {
+        let (at, reason) = self.refused(kind);
+        assert!(at == step && reason.contains(word), "{at} {reason}");
+    }
+
     /// Runs `rvf-exec` with this place's configuration.
     pub(crate) fn exec(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
@@ -116,8 +155,13 @@ impl Place {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rvf-exec"));
         command.args(arguments).current_dir(self.dir.path());
-        command.env("XDG_CONFIG_HOME", self.path("config")).env("XDG_CACHE_HOME", self.path("cache"));
+        self.configure(&mut command);
         command
+    }
+
+    /// Gives a command this place's configuration.
+    pub(crate) fn configure(&self, command: &mut Command) {
+        command.env("XDG_CONFIG_HOME", self.path("config")).env("XDG_CACHE_HOME", self.path("cache"));
     }
 
     /// Changes bytes of the store in place, behind everybody's back.
@@ -141,12 +185,14 @@ impl Place {
     }
 }
 
-pub(crate) fn create() -> CreateOptions {
-    CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 }
-}
-
 pub(crate) fn open(path: &Path) -> Arc<Store> {
     Store::open(path, &OpenOptions { access: Access::ReadWrite, ..OpenOptions::default() }).unwrap()
+}
+
+/// Embeds a payload as it is, and gives its segment's offset.
+pub(crate) fn embed(store: &Store, kind: ExecKind, payload: &[u8], name: Option<&str>) -> u64 {
+    let embedding = Embedding { kind: kind.segment_type(), payload: &[payload], digest: [0; 32], name };
+    store.embed(&embedding).unwrap().offset
 }
 
 pub(crate) fn ingest(store: &Store, ids: &[u64]) {

@@ -2,47 +2,42 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 
 use rvf_bpf::wire::Answer;
 use rvf_bpf::{ProgramOptions, ProgramPayload};
-use rvf_cow::{
-    Access, BadRow, Batch, CreateOptions, Embedding, Metric, OpenOptions, SignOptions, Store, Target,
-};
-use rvf_crypto::{Algorithm, SecretKey};
-use rvf_format::SegType;
+use rvf_cow::{BadRow, Batch, CreateOptions, Metric};
 use rvf_index::NoProgress;
+use rvf_kernel::ExecKind;
 
+use crate::common::{self, text};
 use crate::net::Net;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rvf-exec");
 
-/// A directory with a store and a key that is trusted.
-pub(crate) struct Place {
-    pub(crate) dir: tempfile::TempDir,
-    key: SecretKey,
+/// A place whose programs are for eBPF.
+pub(crate) struct Place(common::Place);
+
+impl Deref for Place {
+    type Target = common::Place;
+
+    fn deref(&self) -> &common::Place {
+        &self.0
+    }
 }
 
 impl Place {
     pub(crate) fn new(metric: Metric, dimension: usize, ids: Vec<u64>, vectors: Vec<f32>) -> Self {
-        let place = Self {
-            dir: tempfile::tempdir().unwrap(),
-            key: SecretKey::from_seed(Algorithm::Ed25519, &[5; 32]),
-        };
-        let trust = place.path("config/rvf/trust");
-        fs::create_dir_all(&trust).unwrap();
-        fs::write(trust.join("maker.pub"), place.key.public().to_pem().unwrap()).unwrap();
         let options = CreateOptions { dimension: dimension as u16, metric, profile: 0 };
-        let store = Store::create(&place.store(), &options).unwrap();
+        let place = common::Place::empty(&options);
         let batch =
             Batch { dimension, ids: Some(ids), vectors, metadata: Vec::new(), on_bad_row: BadRow::Refuse };
-        store.ingest(&batch, &NoProgress).unwrap();
-        place
+        place.open().ingest(&batch, &NoProgress).unwrap();
+        Self(place)
     }
 
     /// Vectors 0 to 99 of two components.
@@ -50,29 +45,12 @@ impl Place {
         Self::new(Metric::L2, 2, (0..100).collect(), (0..100_u16).flat_map(|i| [f32::from(i), 1.0]).collect())
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn store(&self) -> PathBuf {
-        self.path("a.rvf")
-    }
-
-    pub(crate) fn open(&self) -> Arc<Store> {
-        Store::open(&self.store(), &OpenOptions { access: Access::ReadWrite, ..OpenOptions::default() })
-            .unwrap()
-    }
-
-    pub(crate) fn embed(&self, object: &[u8]) -> u64 {
-        let payload = ProgramPayload::new(object, &ProgramOptions::default()).unwrap();
-        let embedding =
-            Embedding { kind: SegType::EBPF, payload: &payload.pieces(), digest: payload.digest, name: None };
-        self.open().embed(&embedding).unwrap().offset
+    pub(crate) fn embed(&self, object: &[u8]) {
+        self.0.embed(ExecKind::Ebpf, &payload(object));
     }
 
     pub(crate) fn embed_signed(&self, object: &[u8]) {
-        let offset = self.embed(object);
-        self.open().sign(&self.key, &Target::Segments(vec![offset]), &SignOptions::default()).unwrap();
+        self.0.embed_signed(ExecKind::Ebpf, &payload(object));
     }
 
     /// `rvf-exec` on the newest program of the store, in a namespace.
@@ -84,7 +62,7 @@ impl Place {
 
     pub(crate) fn arguments(&self, command: &mut Command, options: &[&str], args: &[&str]) {
         command.args(options).arg(self.store()).args(["--kind", "ebpf", "--"]).args(args);
-        command.env("XDG_CONFIG_HOME", self.path("config"));
+        self.configure(command);
     }
 
     pub(crate) fn start(&self, net: &Net, space: &str, args: &[&str]) -> Running {
@@ -96,9 +74,13 @@ impl Place {
         let mut command = net.command("server", Path::new(PROGRAM));
         self.arguments(&mut command, options, args);
         let done = command.output().unwrap();
-        assert!(done.stdout.is_empty(), "{}", String::from_utf8_lossy(&done.stdout));
-        (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
+        assert!(done.stdout.is_empty(), "{}", text(&done.stdout));
+        (done.status.code().unwrap(), text(&done.stderr))
     }
+}
+
+fn payload(object: &[u8]) -> Vec<u8> {
+    ProgramPayload::new(object, &ProgramOptions::default()).unwrap().pieces().concat()
 }
 
 /// A program that is attached.
@@ -124,7 +106,7 @@ impl Running {
         out.read_line(&mut said).unwrap();
         if !said.starts_with("attached ") {
             let done = child.wait_with_output().unwrap();
-            panic!("{said}{}", String::from_utf8_lossy(&done.stderr));
+            panic!("{said}{}", text(&done.stderr));
         }
         Self { child, out, said }
     }
@@ -160,4 +142,12 @@ pub(crate) fn ask(socket: &UdpSocket, to: &str, payload: &[u8]) -> Answer {
     assert_eq!(from.to_string(), to);
     assert!(len <= payload.len(), "an answer is never longer than its query");
     Answer::decode(&answer[..len]).unwrap()
+}
+
+/// Whether nothing has come to a socket that was not taken.
+pub(crate) fn is_quiet(socket: &UdpSocket) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let nothing = socket.recv(&mut [0; 16]).is_err();
+    socket.set_nonblocking(false).unwrap();
+    nothing
 }
