@@ -13,6 +13,7 @@ use rvf_tests::place::Place;
 use rvf_tests::programs;
 use rvf_tests::random::{Random, vector_of};
 
+use crate::family::names;
 use crate::full::SmallDisk;
 use crate::kill::Killed;
 
@@ -30,14 +31,6 @@ fn parent(path: &Path, rows: u64) -> std::sync::Arc<Store> {
     };
     store.ingest(&batch, &NoProgress).expect("ingest");
     store
-}
-
-fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).expect("a directory");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 #[test]

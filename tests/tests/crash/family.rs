@@ -77,11 +77,12 @@ pub(crate) fn all(directory: &Path) -> All {
 }
 
 pub(crate) fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).expect("a directory");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
+    rvf_tests::place::names(directory).expect("a directory")
+}
+
+fn files(directory: &Path) -> Files {
+    let read = |name: String| (name.clone(), std::fs::read(directory.join(&name)).expect("read"));
+    names(directory).into_iter().map(read).collect()
 }
 
 pub(crate) fn batch(ids: impl IntoIterator<Item = u64>, seed: u64) -> Batch {
@@ -124,8 +125,7 @@ pub(crate) fn family() -> &'static Files {
         p.branch(&at("o.rvf"), &BranchOptions::default()).expect("branch");
         p.delete(&[10, 31]).expect("delete");
         std::fs::copy(at("p.rvf"), at("q.rvf")).expect("copy");
-        let read = |name: String| (name.clone(), std::fs::read(place.join(&name)).expect("read"));
-        names(place.path()).into_iter().map(read).collect()
+        files(place.path())
     })
 }
 
@@ -152,17 +152,43 @@ pub(crate) struct Act {
     /// Whether stores show something else, or more stores are shown, afterwards.
     pub(crate) visible: bool,
     /// What comes before it.
-    pub(crate) before: Option<fn(&Path)>,
+    before: Option<fn(&Path)>,
 }
 
 impl Act {
+    const fn new(name: &'static str, run: fn(&Path) -> Result<(), Error>) -> Self {
+        Self { name, run, visible: true, before: None }
+    }
+
+    /// Stores show the same afterwards.
+    const fn unseen(self) -> Self {
+        Self { visible: false, ..self }
+    }
+
+    /// Something comes before it.
+    const fn after(self, before: fn(&Path)) -> Self {
+        Self { before: Some(before), ..self }
+    }
+
+    /// Does it where nothing is in its way.
+    pub(crate) fn succeeds(&self, at: &Path) {
+        (self.run)(at).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
+    /// Does it where it may have been done before.
+    pub(crate) fn is_done(&self, at: &Path, what: &str) {
+        match (self.run)(at) {
+            Ok(()) | Err(Error::Exists { .. }) => {}
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+
     /// The family when the act begins.
     pub(crate) fn files(&self) -> Files {
         let Some(before) = self.before else { return family().clone() };
         let place = placed(family());
         before(place.path());
-        let read = |name: String| (name.clone(), std::fs::read(place.join(&name)).expect("read"));
-        names(place.path()).into_iter().map(read).collect()
+        files(place.path())
     }
 }
 
@@ -173,174 +199,76 @@ fn derive(at: &Path, how: &Derive<'_>) -> Result<(), Error> {
     }
 }
 
+fn merge(at: &Path, branch: &str, parent: &str) -> Result<(), Error> {
+    let (branch, parent) = (open(&at.join(branch))?, open(&at.join(parent))?);
+    let report = branch.merge_into(&parent)?;
+    assert_eq!(report.conflicts, []);
+    Ok(())
+}
+
 const INDEX: ReindexOptions =
     ReindexOptions { threads: 1, m: 4, ef_construction: 16, seed: 1, persist: true, adopt: false };
 
 /// All of them.
 pub(crate) const ACTS: &[Act] = &[
-    Act {
-        name: "create",
-        run: |at| {
-            let options = CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 };
-            Store::create(&at.join("n.rvf"), &options).map(drop)
-        },
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "branch",
-        run: |at| open(&at.join("p.rvf"))?.branch(&at.join("n.rvf"), &BranchOptions::default()).map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "branch of a branch",
-        run: |at| open(&at.join("c.rvf"))?.branch(&at.join("n.rvf"), &BranchOptions::default()).map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "ingest into a branch",
-        run: |at| open(&at.join("c.rvf"))?.ingest(&batch([0, 1, 52, 70], 4), &NoProgress).map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "sparse changes in a branch",
-        run: |at| {
-            let store = open(&at.join("o.rvf"))?;
-            sparse(&store, &[1, 2, 3, 4, 11, 12, 13, 14])?;
-            assert!(store.view().has_deltas());
-            Ok(())
-        },
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "overlay",
-        run: |at| {
-            let store = open(&at.join("o.rvf"))?;
-            if store.view().has_deltas() {
-                return Ok(());
-            }
-            let ids: Vec<u64> = (0..10).collect();
-            let (a, b) = (vector_of(7, ids.len()), vector_of(8, DIMENSION));
-            store.overlay(&Overlay { ids: Some(&ids), rank: 1, scale: 0.5, a: &a, b: &b }).map(drop)
-        },
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "delete in a branch",
-        run: |at| open(&at.join("c.rvf"))?.delete(&[0, 1, 50]).map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "metadata of an inherited vector",
-        run: |at| open(&at.join("c.rvf"))?.put_metadata(15, &vec![("year".into(), Value::U64(9))]).map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "merge",
-        run: |at| {
-            let (branch, parent) = (open(&at.join("c.rvf"))?, open(&at.join("p.rvf"))?);
-            let report = branch.merge_into(&parent)?;
-            assert_eq!(report.conflicts, []);
-            Ok(())
-        },
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "merge into a branch",
-        run: |at| {
-            let (branch, parent) = (open(&at.join("g.rvf"))?, open(&at.join("c.rvf"))?);
-            let report = branch.merge_into(&parent)?;
-            assert_eq!(report.conflicts, []);
-            Ok(())
-        },
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "freeze a branch",
-        run: |at| open(&at.join("c.rvf"))?.freeze().map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "freeze a store with branches",
-        run: |at| open(&at.join("p.rvf"))?.freeze().map(drop),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "reparent",
-        run: |at| open(&at.join("c.rvf"))?.reparent(&at.join("q.rvf")).map(drop),
-        visible: false,
-        before: None,
-    },
-    Act {
-        name: "reparent after a move",
-        run: |at| open(&at.join("c.rvf"))?.reparent(&at.join("moved.rvf")).map(drop),
-        visible: true,
-        before: Some(|at| std::fs::rename(at.join("p.rvf"), at.join("moved.rvf")).expect("rename")),
-    },
-    Act {
-        name: "compact a store with branches",
-        run: |at| open(&at.join("p.rvf"))?.compact(&NoProgress).map(drop),
-        visible: false,
-        before: None,
-    },
-    Act {
-        name: "compact a branch with a branch",
-        run: |at| open(&at.join("c.rvf"))?.compact(&NoProgress).map(drop),
-        visible: false,
-        before: None,
-    },
-    Act {
-        name: "count references",
-        run: |at| open(&at.join("c.rvf"))?.rebuild_refcounts().map(drop),
-        visible: false,
-        before: None,
-    },
-    Act { name: "derive clone", run: |at| derive(at, &Derive::Clone), visible: true, before: None },
-    Act {
-        name: "derive filter",
-        run: |at| derive(at, &Derive::Filter("year < 12")),
-        visible: true,
-        before: None,
-    },
-    Act { name: "derive snapshot", run: |at| derive(at, &Derive::Snapshot), visible: true, before: None },
-    Act {
-        name: "derive quantize",
-        run: |at| derive(at, &Derive::Quantize(Precision::Int8)),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "derive reindex",
-        run: |at| derive(at, &Derive::Reindex(&INDEX)),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "derive transform",
-        run: |at| derive(at, &Derive::Transform(&Map { truncate: Some(5), ..Map::default() })),
-        visible: true,
-        before: None,
-    },
-    Act {
-        name: "derive merge",
-        run: |at| {
-            let other = open(&at.join("c.rvf"))?;
-            derive(at, &Derive::Merge(&other))
-        },
-        visible: true,
-        before: None,
-    },
+    Act::new("create", |at| {
+        let options = CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 };
+        Store::create(&at.join("n.rvf"), &options).map(drop)
+    }),
+    Act::new("branch", |at| {
+        open(&at.join("p.rvf"))?.branch(&at.join("n.rvf"), &BranchOptions::default()).map(drop)
+    }),
+    Act::new("branch of a branch", |at| {
+        open(&at.join("c.rvf"))?.branch(&at.join("n.rvf"), &BranchOptions::default()).map(drop)
+    }),
+    Act::new("ingest into a branch", |at| {
+        open(&at.join("c.rvf"))?.ingest(&batch([0, 1, 52, 70], 4), &NoProgress).map(drop)
+    }),
+    Act::new("sparse changes in a branch", |at| {
+        let store = open(&at.join("o.rvf"))?;
+        sparse(&store, &[1, 2, 3, 4, 11, 12, 13, 14])?;
+        assert!(store.view().has_deltas());
+        Ok(())
+    }),
+    Act::new("overlay", |at| {
+        let store = open(&at.join("o.rvf"))?;
+        if store.view().has_deltas() {
+            return Ok(());
+        }
+        let ids: Vec<u64> = (0..10).collect();
+        let (a, b) = (vector_of(7, ids.len()), vector_of(8, DIMENSION));
+        store.overlay(&Overlay { ids: Some(&ids), rank: 1, scale: 0.5, a: &a, b: &b }).map(drop)
+    }),
+    Act::new("delete in a branch", |at| open(&at.join("c.rvf"))?.delete(&[0, 1, 50]).map(drop)),
+    Act::new("metadata of an inherited vector", |at| {
+        open(&at.join("c.rvf"))?.put_metadata(15, &vec![("year".into(), Value::U64(9))]).map(drop)
+    }),
+    Act::new("merge", |at| merge(at, "c.rvf", "p.rvf")),
+    Act::new("merge into a branch", |at| merge(at, "g.rvf", "c.rvf")),
+    Act::new("freeze a branch", |at| open(&at.join("c.rvf"))?.freeze().map(drop)),
+    Act::new("freeze a store with branches", |at| open(&at.join("p.rvf"))?.freeze().map(drop)),
+    Act::new("reparent", |at| open(&at.join("c.rvf"))?.reparent(&at.join("q.rvf")).map(drop)).unseen(),
+    Act::new("reparent after a move", |at| {
+        open(&at.join("c.rvf"))?.reparent(&at.join("moved.rvf")).map(drop)
+    })
+    .after(|at| std::fs::rename(at.join("p.rvf"), at.join("moved.rvf")).expect("rename")),
+    Act::new("compact a store with branches", |at| open(&at.join("p.rvf"))?.compact(&NoProgress).map(drop))
+        .unseen(),
+    Act::new("compact a branch with a branch", |at| open(&at.join("c.rvf"))?.compact(&NoProgress).map(drop))
+        .unseen(),
+    Act::new("count references", |at| open(&at.join("c.rvf"))?.rebuild_refcounts().map(drop)).unseen(),
+    Act::new("derive clone", |at| derive(at, &Derive::Clone)),
+    Act::new("derive filter", |at| derive(at, &Derive::Filter("year < 12"))),
+    Act::new("derive snapshot", |at| derive(at, &Derive::Snapshot)),
+    Act::new("derive quantize", |at| derive(at, &Derive::Quantize(Precision::Int8))),
+    Act::new("derive reindex", |at| derive(at, &Derive::Reindex(&INDEX))),
+    Act::new("derive transform", |at| {
+        derive(at, &Derive::Transform(&Map { truncate: Some(5), ..Map::default() }))
+    }),
+    Act::new("derive merge", |at| {
+        let other = open(&at.join("c.rvf"))?;
+        derive(at, &Derive::Merge(&other))
+    }),
 ];
 
 /// A directory with these files in it.

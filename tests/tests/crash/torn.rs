@@ -12,22 +12,23 @@ use crate::recorder::{Change, Disk, Fault, Files};
 /// How many ways of losing things are tried at each moment.
 const SEEDS: u64 = 24;
 
-fn is_done(result: Result<(), Error>) -> bool {
-    match result {
-        Ok(()) | Err(Error::Exists { .. }) => true,
-        Err(error) => panic!("{error}"),
-    }
-}
-
 /// What the stores show before and after the act, and the names there are then.
 fn around(act: &Act) -> (All, All, Vec<String>) {
     let place = placed(&act.files());
     let old = all(place.path());
-    (act.run)(place.path()).unwrap_or_else(|error| panic!("{}: {error}", act.name));
+    act.succeeds(place.path());
     let new = all(place.path());
     assert!(new["c.rvf"].as_ref().is_ok_and(|shown| shown.complete), "{}: {:?}", act.name, new["c.rvf"]);
     assert_eq!(old != new, act.visible, "{}", act.name);
     (old, new, names(place.path()))
+}
+
+/// A disk on which the act was done, with all changes that this took.
+fn recorded(act: &Act) -> Disk {
+    let disk = Disk::new(&act.files());
+    disk.record();
+    act.succeeds(disk.path());
+    disk
 }
 
 /// Each store shows what it showed before or what it shall show, and there are no others.
@@ -58,11 +59,7 @@ fn a_crash_at_any_moment_leaves_the_old_or_the_new() {
     let (mut states, mut moments) = (0, 0);
     for act in ACTS {
         let (old, new, clean) = around(act);
-        let disk = Disk::new(&act.files());
-        disk.record();
-        (act.run)(disk.path()).unwrap_or_else(|error| panic!("{}: {error}", act.name));
-        let images = disk.moments();
-        drop(disk);
+        let images = recorded(act).moments();
         assert!(images.len() > 4, "{}: only {} moments", act.name, images.len());
         let mut seen = HashSet::new();
         for (moment, image) in images.iter().enumerate() {
@@ -85,7 +82,7 @@ fn a_crash_at_any_moment_leaves_the_old_or_the_new() {
                 }
                 // It goes on from there, and cleans up.
                 if seed < 4 || seed % 5 == 0 {
-                    is_done((act.run)(place.path()));
+                    act.is_done(place.path(), &what);
                     assert_eq!(all(place.path()), new, "{what}, done again");
                     rvf_cow::sweep(place.path());
                     assert_eq!(names(place.path()), clean, "{what}, done again");
@@ -105,11 +102,7 @@ fn a_disk_that_is_full_from_any_moment_on_changes_nothing() {
     let mut refused = 0;
     for act in ACTS {
         let (old, new, _) = around(act);
-        let disk = Disk::new(&act.files());
-        disk.record();
-        (act.run)(disk.path()).unwrap_or_else(|error| panic!("{}: {error}", act.name));
-        let count = disk.changes();
-        drop(disk);
+        let count = recorded(act).changes();
         for after in 0..count {
             let what = format!("{}: full after {after} of {count} changes", act.name);
             let disk = Disk::new(&act.files());
@@ -126,7 +119,7 @@ fn a_disk_that_is_full_from_any_moment_on_changes_nothing() {
                 Err(other) => panic!("{what}: {other}"),
             }
             disk.fail(None);
-            is_done((act.run)(disk.path()));
+            act.is_done(disk.path(), &what);
             assert_eq!(all(disk.path()), new, "{what}, then there was space");
         }
     }
@@ -176,16 +169,12 @@ fn a_hidden_name_that_stays_is_no_failure() {
     let mut found = 0;
     for act in ACTS {
         let (_, new, clean) = around(act);
-        let disk = Disk::new(&act.files());
-        disk.record();
-        (act.run)(disk.path()).unwrap_or_else(|error| panic!("{}: {error}", act.name));
         let hidden = |change: &Change| matches!(change, Change::Unlink(name) if name.as_encoded_bytes().starts_with(b".pending-"));
-        let Some(at) = disk.log().iter().position(hidden) else { continue };
-        drop(disk);
+        let Some(at) = recorded(act).log().iter().position(hidden) else { continue };
         found += 1;
         let disk = Disk::new(&act.files());
         disk.fail(Some(Fault::Once(at as u64)));
-        (act.run)(disk.path()).unwrap_or_else(|error| panic!("{}: {error}", act.name));
+        act.succeeds(disk.path());
         assert_eq!(
             disk.names().len(),
             clean.len() + 1,
@@ -206,11 +195,7 @@ fn any_single_failure_leaves_the_old_or_the_new() {
     }
     for act in ACTS {
         let (old, new, _) = around(act);
-        let disk = Disk::new(&act.files());
-        disk.record();
-        (act.run)(disk.path()).unwrap_or_else(|error| panic!("{}: {error}", act.name));
-        let count = disk.changes();
-        drop(disk);
+        let count = recorded(act).changes();
         for at in 0..count {
             let what = format!("{}: change {at} of {count} failed", act.name);
             let disk = Disk::new(&act.files());
@@ -222,7 +207,7 @@ fn any_single_failure_leaves_the_old_or_the_new() {
                 Err(_) => old_or_new(&found, &old, &new, &what),
             }
             disk.fail(None);
-            is_done((act.run)(disk.path()));
+            act.is_done(disk.path(), &what);
             assert_eq!(all(disk.path()), new, "{what}, then it was done again");
         }
     }
