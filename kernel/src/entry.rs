@@ -321,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn a_program_without_a_name_is_called_by_its_place_and_purpose() {
+        for (word, name) in [
+            ("microkernel", "000007-microkernel"),
+            ("TC classifier", "000007-tc-classifier"),
+            ("-control/plane.", "000007-control-plane"),
+            ("..", "000007"),
+            ("", "000007"),
+        ] {
+            assert_eq!(default_name(7, word), name);
+            assert_eq!(check_name(name), Ok(()));
+        }
+        assert_eq!(default_name(1_234_567, "xdp"), "1234567-xdp", "names stay different");
+    }
+
+    #[test]
     fn what_is_written_reads_back() {
         for kind in ExecKind::ALL {
             let entry = ExecEntry { kind, ..entry() };
