@@ -101,8 +101,7 @@ pub struct StoreDir {
     first_seen: Mutex<HashMap<SegmentKey, SystemTime>>,
     checksums: Mutex<HashMap<SegmentKey, ChecksumState>>,
     contents: Mutex<HashMap<SegmentKey, Content>>,
-    /// When the signatures of a program were judged for its `info.json`.
-    judged: Mutex<HashMap<SegmentKey, Instant>>,
+    judged: Mutex<HashMap<SegmentKey, Judged>>,
     infos: Mutex<Infos>,
     refusals: RwLock<BTreeMap<Place, (String, SystemTime)>>,
     jobs: Mutex<BTreeMap<u64, JobState>>,
@@ -117,6 +116,14 @@ impl std::fmt::Debug for StoreDir {
             .field("path", &self.store.path())
             .finish_non_exhaustive()
     }
+}
+
+/// What the signatures of a program were worth when its `info.json` was rendered, or found to be the same later.
+#[derive(Debug)]
+struct Judged {
+    state: StateNo,
+    at: Instant,
+    verdict: String,
 }
 
 /// How far a long job is.
@@ -304,29 +311,50 @@ impl StoreDir {
     #[must_use]
     pub fn info(&self, snap: &Snap, part: &Part) -> Arc<[u8]> {
         let kept = self.infos.lock().text(snap.no, part.key);
-        if let Some(kept) = kept.filter(|_| !self.judges_again(part)) {
+        if let Some(kept) = kept.filter(|_| self.judges_alike(snap, part)) {
             return kept;
         }
-        if programs::is_program(part) {
-            self.judged.lock().insert(part.key, Instant::now());
-        }
-        let text: Arc<[u8]> = crate::info::render(self, snap, part).into();
+        let at = Instant::now();
+        let verdict = programs::is_program(part).then(|| signatures::of_program(self, snap, part));
+        let text: Arc<[u8]> = crate::info::render(self, snap, part, verdict.as_deref()).into();
         self.first_seen.lock().entry(part.key).or_insert_with(|| snap.modified());
-        self.infos.lock().put(snap.no, part.key, &text);
+        let mut infos = self.infos.lock();
+        infos.put(snap.no, part.key, &text);
+        if let Some(verdict) = verdict {
+            // Under the same lock: it is the verdict of the text that is kept, whoever else renders one.
+            self.judged.lock().insert(part.key, Judged { state: snap.no, at, verdict });
+        }
+        drop(infos);
         text
     }
 
-    /// Whether what was said of a program's signatures may not hold any more: keys come and go.
-    fn judges_again(&self, part: &Part) -> bool {
-        programs::is_program(part)
-            && self.judged.lock().get(&part.key).is_none_or(|at| at.elapsed() >= signatures::FRESH)
+    /// Whether what was last said of a program's signatures still holds: keys come and go. All else that is said of it
+    /// follows from the state, and need not be found out again.
+    fn judges_alike(&self, snap: &Snap, part: &Part) -> bool {
+        if !programs::is_program(part) {
+            return true;
+        }
+        match self.judged.lock().get(&part.key) {
+            Some(judged) if judged.state != snap.no => return false,
+            Some(judged) if judged.at.elapsed() < signatures::FRESH => return true,
+            Some(_) => {}
+            None => return false,
+        }
+        let verdict = signatures::of_program(self, snap, part);
+        match self.judged.lock().get_mut(&part.key) {
+            Some(judged) if judged.state == snap.no && judged.verdict == verdict => {
+                judged.at = Instant::now();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Bytes of `info.json` of a segment; O(payload) once in each state of the store.
     #[must_use]
     pub fn info_len(&self, snap: &Snap, part: &Part) -> u64 {
-        let known = self.infos.lock().length(snap.no, part.key).filter(|_| !self.judges_again(part));
-        known.unwrap_or_else(|| self.info(snap, part).len() as u64)
+        let known = self.infos.lock().length(snap.no, part.key);
+        known.filter(|_| self.judges_alike(snap, part)).unwrap_or_else(|| self.info(snap, part).len() as u64)
     }
 
     /// The file id of the store; zeros when it has none.
