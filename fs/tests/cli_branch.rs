@@ -149,8 +149,8 @@ fn a_merge_goes_into_a_parent_that_was_compacted() {
     assert!(shown.contains("\"id\": 30,") && !shown.contains("\"id\": 1,"), "{shown}");
 }
 
-#[test]
-fn children_are_what_their_type_says() {
+/// A directory with a store `p.rvf` of vectors 0 to 19.
+fn twenty() -> Dir {
     let dir = Dir::new();
     dir.ok(&["create", "p.rvf", "-d", "2"]);
     let rows: String = (0..20)
@@ -158,6 +158,12 @@ fn children_are_what_their_type_says() {
         .collect();
     dir.write("rows.txt", &rows);
     dir.ok(&["ingest", "p.rvf", "-i", "rows.txt", "--format", "jsonl"]);
+    dir
+}
+
+#[test]
+fn children_are_what_their_type_says() {
+    let dir = twenty();
     let parent = dir.read("p.rvf");
     let derived: Value = serde_json::from_str(&dir.ok(&["derive", "p.rvf", "p.c.rvf", "--json"])).unwrap();
     assert_eq!(derived["status"], json!("derived"));
@@ -204,16 +210,9 @@ fn children_are_what_their_type_says() {
     assert!(names.is_empty(), "{names:?}");
 }
 
-/// A `.npy` file of float32.
 #[test]
 fn children_with_vectors_of_their_own_work_everywhere() {
-    let dir = Dir::new();
-    dir.ok(&["create", "p.rvf", "-d", "2"]);
-    let rows: String = (0..20)
-        .map(|i| format!("{{\"id\": {i}, \"vector\": [{i},1], \"metadata\": {{\"year\": {}}}}}\n", 2000 + i))
-        .collect();
-    dir.write("rows.txt", &rows);
-    dir.ok(&["ingest", "p.rvf", "-i", "rows.txt", "--format", "jsonl"]);
+    let dir = twenty();
 
     dir.ok(&["derive", "p.rvf", "p.q.rvf", "-t", "quantize", "--precision", "int8"]);
     let first: Value =

@@ -80,15 +80,20 @@ fn a_mountpoint_named_like_a_store_is_not_taken_for_one() {
     umount(&at);
 }
 
-#[test]
-fn a_linked_store_is_changed_where_it_lies() {
-    need_fuse!();
-    let m = mounted_directory(|source| {
+/// A directory with a link to a store that lies elsewhere.
+fn mounted_link() -> Mounted {
+    mounted_directory(|source| {
         let place = source.with_file_name("elsewhere");
         fs::create_dir(&place).expect("a directory");
         drop(make_store(&place.join("real.rvf"), 6));
         symlink("../elsewhere/real.rvf", source.join("link.rvf")).expect("a link");
-    });
+    })
+}
+
+#[test]
+fn a_linked_store_is_changed_where_it_lies() {
+    need_fuse!();
+    let m = mounted_link();
     let real = m.source.with_file_name("elsewhere").join("real.rvf");
     let before = fs::metadata(&real).expect("there").ino();
     m.sh_ok("rm link/vectors/10 && echo compact > link/ctl");
@@ -104,12 +109,7 @@ fn a_linked_store_is_changed_where_it_lies() {
 #[test]
 fn activity_beside_a_store_does_not_hide_what_notifications_miss() {
     need_fuse!();
-    let m = mounted_directory(|source| {
-        let place = source.with_file_name("elsewhere");
-        fs::create_dir(&place).expect("a directory");
-        drop(make_store(&place.join("real.rvf"), 6));
-        symlink("../elsewhere/real.rvf", source.join("link.rvf")).expect("a link");
-    });
+    let m = mounted_link();
     assert!(m.read("link/status").contains("vectors: 6\n"));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
