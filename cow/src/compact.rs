@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rvf_crypto::actions;
 use rvf_format::header::SegType;
 use rvf_format::manifest::Manifest;
 use rvf_format::recover;
@@ -25,7 +26,7 @@ use crate::source::sync_parent;
 use crate::store::Store;
 use crate::types::{CompactReport, Event};
 use crate::view::View;
-use crate::write::{SEGMENT_BYTES, format_error, now_ns, writable, write_error};
+use crate::write::{SEGMENT_BYTES, WITNESS_CHANGE, format_error, now_ns, writable, write_error};
 
 impl Store {
     /// Rewrites the file without dead rows, superseded metadata and abandoned bytes. The new file replaces
@@ -248,12 +249,9 @@ fn rewrite(
     }
 
     let epoch = base.epoch.saturating_add(1);
-    let action = format!(
-        "compact:segments_compacted={},bytes_reclaimed={},epoch={epoch}",
-        base.deleted.len(),
-        base.deleted.len() as u64 * 4 * view.dimension() as u64
-    );
-    let entry = rvf_crypto::entry(&view.contents.witness_head, &action, now_ns(), 0x01);
+    let deleted = base.deleted.len() as u64;
+    let action = actions::compact(deleted, deleted * 4 * view.dimension() as u64, epoch);
+    let entry = rvf_crypto::entry(&view.contents.witness_head, &action, now_ns(), WITNESS_CHANGE);
     let segment = writer.append(SegType::WITNESS, &[&entry]).map_err(fail)?;
     directory.push(dir_entry(&segment));
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use rvf_crypto::actions;
 use rvf_format::journal::Journal;
 use rvf_format::lock::{LockError, WriteLock};
 use rvf_format::manifest::{DirEntry, Manifest};
@@ -26,6 +27,9 @@ use crate::store::Store;
 use crate::types::{Access, BadRow, Batch, DeleteReport, Event, Fields, IngestReport};
 use crate::view::View;
 
+/// The type of every witness but that of a delete.
+pub(crate) use rvf_crypto::actions::KIND_COMPUTATION as WITNESS_CHANGE;
+
 /// Largest vector segment written. The existing tools read at most 256 MiB a segment.
 pub(crate) const SEGMENT_BYTES: usize = 64 << 20;
 
@@ -36,10 +40,6 @@ const PIECE_BYTES: usize = 256 << 10;
 /// A commit that waited long for others of this process still gets this long for the lock: they may have been busy, not
 /// locked out.
 const LAST_TRY: Duration = Duration::from_millis(200);
-
-/// Witness kinds as the existing tools write them.
-pub(crate) const WITNESS_DELETE: u8 = 0x00;
-pub(crate) const WITNESS_CHANGE: u8 = 0x01;
 
 /// An open commit: the lock is held and `view` is what the file holds.
 pub(crate) struct Commit<'a> {
@@ -332,7 +332,7 @@ impl Store {
             let journal = Journal::of_deletes(epoch, ids).encode().map_err(format_error)?;
             commit.append(SegType::JOURNAL, &[&journal])?;
             let own = forget(commit, cache, &live)?;
-            commit.witness(&format!("delete:count={},epoch={epoch}", live.len()), WITNESS_DELETE)?;
+            commit.witness(&actions::delete(live.len() as u64, epoch), actions::KIND_DELETE)?;
             let mut manifest = commit.manifest();
             manifest.deleted.extend_from_slice(&own);
             manifest.deleted.sort_unstable();
@@ -545,8 +545,7 @@ fn commit_rows(
     if let Some(payload) = &meta_payload {
         commit.append(SegType::META, &[payload])?;
     }
-    let action = format!("ingest:count={},epoch={}", ids.len(), commit.epoch());
-    commit.witness(&action, WITNESS_CHANGE)?;
+    commit.witness(&actions::ingest(ids.len() as u64, commit.epoch()), WITNESS_CHANGE)?;
 
     let mut sorted = ids.clone();
     sorted.sort_unstable();

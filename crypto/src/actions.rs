@@ -4,7 +4,7 @@
 
 /// Type byte of a delete ("data provenance" in the runtime).
 pub const KIND_DELETE: u8 = 0x00;
-/// Type byte of ingest, compaction and audited queries ("computation" in the runtime).
+/// Type byte of everything else ("computation" in the runtime).
 pub const KIND_COMPUTATION: u8 = 0x01;
 
 /// An ingest of `count` accepted rows.
@@ -20,9 +20,4 @@ pub fn delete(count: u64, epoch: u32) -> String {
 /// A compaction; the reference counts deleted ids as segments, and ids x dim x 4 as bytes.
 pub fn compact(segments: u64, bytes: u64, epoch: u32) -> String {
     format!("compact:segments_compacted={segments},bytes_reclaimed={bytes},epoch={epoch}")
-}
-
-/// An audited query.
-pub fn query(k: u64, results: u64, epoch: u32) -> String {
-    format!("query:k={k},results={results},epoch={epoch}")
 }
