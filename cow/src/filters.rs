@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rvf_format::header::SegType;
 use rvf_format::{ChecksumState, Segment};
 use rvf_index::Bitmap;
-use rvf_index::filter::{self, Cached, Columns, ColumnsBuilder, FilterCache};
+use rvf_index::filter::{self, Columns, ColumnsBuilder, FilterCache};
 
 use crate::coverage;
 use crate::error::Error;
@@ -29,15 +29,15 @@ impl View {
     /// Live rows that match a filter. O(1) for a recent one, else O(matches) after the columns are
     /// there; the first filter of a file without stored columns decodes all metadata.
     pub(crate) fn matching(&self, text: &str) -> Result<Arc<Bitmap>, Error> {
-        if let Some(hit) = self.filters.recent.get(text) {
-            return Ok(hit.rows);
+        if let Some(rows) = self.filters.recent.get(text) {
+            return Ok(rows);
         }
         let expr = filter::parse(text).map_err(|e| Error::BadFilter { what: e.to_string() })?;
         let mut rows = self.columns().eval(&expr).map_err(|e| Error::BadFilter { what: e.to_string() })?;
         // A row without metadata matches `!=` and NOT; a dead row must match nothing.
         rows.and(self.live_set());
         let rows = Arc::new(rows);
-        self.filters.recent.insert(text, Cached { expr: Arc::new(expr), rows: Arc::clone(&rows) });
+        self.filters.recent.insert(text, Arc::clone(&rows));
         Ok(rows)
     }
 

@@ -1,31 +1,17 @@
 //! Recent filters and the rows they selected.
 
-use super::columns::Columns;
-use super::error::FilterError;
-use super::expr::Expr;
-use super::parse;
 use crate::Bitmap;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// A filter and the rows it selected.
-#[derive(Debug, Clone)]
-pub struct Cached {
-    /// The parsed filter, to be applied to rows newer than the columns.
-    pub expr: Arc<Expr>,
-    /// The rows of the columns for which it is true.
-    pub rows: Arc<Bitmap>,
-}
-
 /// Keeps the results of the filters used last, for one set of columns (one view of a file).
 ///
-/// Entries are found by text: the text as given, and its canonical form, so that differently written equal filters share
-/// one bitmap. The least recently used entries go first when either limit is reached. Shared by threads; the lock is never
-/// held while a filter is parsed or evaluated, so two threads may evaluate the same new filter at the same time.
+/// Entries are found by the text of the filter. The least recently used go first when either limit is reached. Shared by
+/// threads.
 #[derive(Debug)]
 pub struct FilterCache {
     /// Most recently used last.
-    entries: Mutex<Vec<(Box<str>, Cached)>>,
+    entries: Mutex<Vec<(Box<str>, Arc<Bitmap>)>>,
     max_entries: usize,
     max_bytes: usize,
 }
@@ -44,8 +30,8 @@ impl FilterCache {
         Self { entries: Mutex::new(Vec::new()), max_entries, max_bytes }
     }
 
-    /// The result for a text, as given earlier or canonical.
-    pub fn get(&self, text: &str) -> Option<Cached> {
+    /// The rows that a filter selected earlier.
+    pub fn get(&self, text: &str) -> Option<Arc<Bitmap>> {
         let mut entries = self.entries.lock();
         let at = entries.iter().rposition(|(known, _)| **known == *text)?;
         let last = entries.len() - 1;
@@ -53,71 +39,26 @@ impl FilterCache {
             let entry = entries.remove(at);
             entries.push(entry);
         }
-        entries.last().map(|(_, cached)| cached.clone())
+        entries.last().map(|(_, rows)| Arc::clone(rows))
     }
 
     /// Keeps a result under a text, dropping the least recently used ones to make room.
-    pub fn insert(&self, text: &str, cached: Cached) {
+    pub fn insert(&self, text: &str, rows: Arc<Bitmap>) {
         let mut entries = self.entries.lock();
         entries.retain(|(known, _)| **known != *text);
-        entries.push((text.into(), cached));
-        // Aliases of one result share its bitmap, but counting each keeps the sum an upper bound.
+        entries.push((text.into(), rows));
         let mut bytes = 0;
         let keep = entries
             .iter()
             .rev()
             .take(self.max_entries)
-            .take_while(|(text, cached)| {
-                bytes += text.len() * 2 + cached.rows.words().len() * 8;
+            .take_while(|(text, rows)| {
+                bytes += text.len() * 2 + rows.words().len() * 8;
                 bytes <= self.max_bytes
             })
             .count();
         let excess = entries.len() - keep;
         entries.drain(..excess);
-    }
-
-    /// The rows for an expression, from the cache or evaluated and kept under its canonical text.
-    ///
-    /// # Errors
-    /// As [`Columns::eval`].
-    pub fn eval(&self, columns: &Columns, expr: &Expr) -> Result<Arc<Bitmap>, FilterError> {
-        let text = expr.to_string();
-        if let Some(cached) = self.get(&text) {
-            return Ok(cached.rows);
-        }
-        let cached = Cached { expr: Arc::new(expr.clone()), rows: Arc::new(columns.eval(expr)?) };
-        self.insert(&text, cached.clone());
-        Ok(cached.rows)
-    }
-
-    /// The filter and rows for a text in either language, from the cache or parsed, evaluated and kept.
-    ///
-    /// # Errors
-    /// As [`parse`] and [`Columns::eval`].
-    pub fn eval_text(&self, columns: &Columns, text: &str) -> Result<Cached, FilterError> {
-        if let Some(cached) = self.get(text) {
-            return Ok(cached);
-        }
-        let expr = parse(text)?;
-        let canonical = expr.to_string();
-        let cached = match self.get(&canonical) {
-            Some(cached) => cached,
-            None => {
-                let rows = Arc::new(columns.eval(&expr)?);
-                let cached = Cached { expr: Arc::new(expr), rows };
-                self.insert(&canonical, cached.clone());
-                cached
-            }
-        };
-        if canonical != text {
-            self.insert(text, cached.clone());
-        }
-        Ok(cached)
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.entries.lock().clear();
     }
 
     /// Number of texts kept.

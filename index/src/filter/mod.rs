@@ -71,7 +71,7 @@ mod sql;
 mod value;
 
 pub use builder::ColumnsBuilder;
-pub use cache::{Cached, FilterCache};
+pub use cache::FilterCache;
 pub use columns::Columns;
 pub use error::FilterError;
 pub use expr::{CompareOp, Expr, FieldRef, matches};
