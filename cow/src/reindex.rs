@@ -236,21 +236,6 @@ impl Store {
         });
         ReindexReport { indexed, bytes, epoch }
     }
-
-    /// Makes sure that an index covers most of the store: builds one (or converts the reference's)
-    /// when there is none, or when more than a fifth of the vectors came after it. `None` when
-    /// nothing had to be done. Stores that cannot be written keep it in memory.
-    ///
-    /// # Errors
-    /// As [`Store::reindex`].
-    pub fn ensure_index(&self, progress: &dyn Progress) -> Result<Option<ReindexReport>, Error> {
-        if !self.view().wants_index() {
-            return Ok(None);
-        }
-        let persist = self.access() == Access::ReadWrite && crate::write::writable(&self.view()).is_ok();
-        let options = ReindexOptions { persist, adopt: true, ..ReindexOptions::default() };
-        self.reindex(&options, progress).map(Some)
-    }
 }
 
 fn rewritten() -> Error {

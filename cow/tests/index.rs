@@ -117,9 +117,9 @@ fn small_stores_and_fresh_indexes_want_none() {
     finds_all(&store, 1400..1875);
     add(&store, 1875..1876);
     assert!(store.view().wants_index(), "more than a fifth came later");
-    assert!(store.ensure_index(&NoProgress).expect("rebuilt").is_some());
+    store.reindex(&options(), &NoProgress).expect("rebuilt");
     assert_eq!(place(&store), (1876, 1876, "file"));
-    assert!(store.ensure_index(&NoProgress).expect("nothing to do").is_none());
+    assert!(!store.view().wants_index());
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_branch_indexes_its_own_rows_and_answers_with_its_parents() {
     child.delete(&[3]).expect("an inherited row");
     add(&child, 7..8);
     assert!(child.view().wants_index());
-    assert!(child.ensure_index(&NoProgress).expect("indexed").is_some());
+    child.reindex(&options(), &NoProgress).expect("indexed");
     assert_eq!(place(&child), (1501, 1501, "file"));
     assert_eq!(stored_indexes(&path), 1, "ours only");
     for child in [child, Store::open(&path, &OpenOptions::default()).expect("opens again")] {

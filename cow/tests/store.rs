@@ -1,9 +1,12 @@
 //! What a caller of the store sees: create, ingest, overwrite, delete, metadata, compact, reindex, other writers.
 
+mod branches;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use branches::noise;
 use rvf_cow::{
     Access, BadRow, Batch, CreateOptions, Error, Metric, NoProgress, OpenOptions, ReindexOptions,
     SearchRequest, Store, Value,
@@ -29,19 +32,6 @@ fn nearest(store: &Store, query: &[f32], k: usize) -> Vec<(u64, f32)> {
         SearchRequest { queries: query, k, ef: None, filter: None, exact: false, deadline: None, threads: 1 };
     let answers = view.search(&request).expect("search");
     answers[0].hits.iter().map(|h| (h.id, h.distance)).collect()
-}
-
-/// Numbers that look random and are the same on every run.
-fn noise(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..n)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
 }
 
 #[test]
@@ -247,7 +237,8 @@ fn a_read_only_store_refuses_changes_and_may_index_in_memory() {
     let options = OpenOptions { access: Access::ReadOnly, ..OpenOptions::default() };
     let reader = Store::open(&path, &options).expect("open");
     assert!(matches!(reader.delete(&[1]), Err(Error::ReadOnly { .. })));
-    assert!(reader.ensure_index(&NoProgress).expect("index").is_some());
+    let in_memory = ReindexOptions { persist: false, ..ReindexOptions::default() };
+    reader.reindex(&in_memory, &NoProgress).expect("index");
     assert_eq!(reader.view().index_state().indexed, 1500);
     assert_eq!(std::fs::read(&path).expect("read"), bytes);
 }

@@ -220,23 +220,3 @@ fn segment_dir(value: &[u8]) -> Result<Vec<DirLine>> {
     }
     Ok(out)
 }
-
-/// The name of a Level-1 tag.
-pub fn tag_name(tag: u16) -> &'static str {
-    match tag {
-        1 => "SEGMENT_DIR",
-        2 => "TEMP_TIER_MAP",
-        3 => "INDEX_LAYERS",
-        4 => "OVERLAY_CHAIN",
-        5 => "COMPACTION_STATE",
-        6 => "SHARD_REFS",
-        7 => "CAPABILITY",
-        8 => "PROFILE_CONFIG",
-        9 => "ACCESS_SKETCH_REF",
-        10 => "PREFETCH_TABLE",
-        11 => "ID_RESTART_POINTS",
-        12 => "WITNESS_CHAIN",
-        13 => "KEY_DIRECTORY",
-        _ => "unknown",
-    }
-}

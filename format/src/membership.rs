@@ -103,18 +103,6 @@ impl Membership {
         })
     }
 
-    /// An include bitmap of `ids`; the capacity is the highest + 1.
-    ///
-    /// # Errors
-    /// [`Error::Caller`] (0x0705) when the bitmap would be larger than 64 MiB.
-    pub fn including(ids: impl IntoIterator<Item = u64>, capacity: u64) -> Result<Self> {
-        let mut out = Self::empty(Mode::Include, capacity)?;
-        for id in ids {
-            out.set(id, true);
-        }
-        Ok(out)
-    }
-
     /// A bitmap without members.
     ///
     /// # Errors
@@ -319,6 +307,6 @@ mod tests {
             filter.set(id, true);
         }
         assert_eq!(filter.hidden(), Some(vec![0, 9, 69]));
-        assert_eq!(Membership::including([3], 4).ok().and_then(|f| f.hidden()), None);
+        assert_eq!(Membership::empty(Mode::Include, 4).ok().and_then(|f| f.hidden()), None);
     }
 }

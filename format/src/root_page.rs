@@ -106,14 +106,3 @@ impl RootPage {
         shake256_128(payload) == self.manifest_hash
     }
 }
-
-/// The bytes that the signature covers: the page with the signature (0x9C..0xDC) and the CRC zeroed.
-pub fn signed_message(page: &[u8]) -> Vec<u8> {
-    let mut out = page.to_vec();
-    for range in [0x9C..0xDC, 0xFFC..0x1000] {
-        if let Some(bytes) = out.get_mut(range) {
-            bytes.fill(0);
-        }
-    }
-    out
-}

@@ -28,9 +28,6 @@ use crate::tree::Tree;
 pub const HEAD: usize = 24;
 /// The only version of the request.
 pub const VERSION: u32 = 1;
-/// Largest buffer an ioctl number can say.
-pub const MAX_SIZE: usize = 16383;
-
 /// The ioctl number for a buffer of this many bytes.
 #[must_use]
 pub fn number(size: usize) -> u32 {

@@ -127,13 +127,6 @@ pub fn block_ending_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
-/// Undoes [`block_ending_signals`] for this thread.
-pub fn unblock_ending_signals() {
-    let set = ending_set();
-    // SAFETY: as in `block_ending_signals`.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
 /// Waits for one of the blocked signals and gives its number.
 #[must_use]
 pub fn wait_for_end() -> i32 {

@@ -82,27 +82,6 @@ impl Bitmap {
         }
     }
 
-    /// Adds the ordinals `from..to`, clipped to `len`. Whole words at a time.
-    pub fn set_range(&mut self, from: u32, to: u32) {
-        let to = to.min(self.len);
-        if from >= to {
-            return;
-        }
-        let (first, last) = (from as usize / 64, (to as usize - 1) / 64);
-        let head = u64::MAX << (from % 64);
-        let tail = u64::MAX >> (63 - (to - 1) % 64);
-        for (i, word) in self.words.iter_mut().enumerate().take(last + 1).skip(first) {
-            let mut mask = u64::MAX;
-            if i == first {
-                mask &= head;
-            }
-            if i == last {
-                mask &= tail;
-            }
-            *word |= mask;
-        }
-    }
-
     /// Removes an ordinal; one at or above `len` is ignored.
     pub fn clear(&mut self, ordinal: u32) {
         if let Some(word) = self.words.get_mut(ordinal as usize / 64) {
@@ -245,15 +224,5 @@ mod tests {
         c.and_not(&b);
         assert_eq!(c.count(), 64);
         assert_eq!(Bitmap::from_words(65, &[u64::MAX, u64::MAX, 7]).count(), 65);
-    }
-
-    #[test]
-    fn ranges() {
-        for (from, to) in [(0, 0), (0, 1), (3, 64), (63, 65), (64, 128), (1, 200), (150, 140), (190, 4000)] {
-            let mut b = Bitmap::new(200);
-            b.set_range(from, to);
-            let want: Vec<u32> = (from..to.min(200)).collect();
-            assert_eq!(b.iter().collect::<Vec<_>>(), want, "{from}..{to}");
-        }
     }
 }

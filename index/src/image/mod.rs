@@ -13,7 +13,7 @@ mod search;
 
 use std::ops::{Deref, Range};
 
-use crate::codes::{CodeView, f32_at, u32_at};
+use crate::codes::{CodeView, u32_at};
 use crate::simd::{CodeTable, kernels};
 use crate::walk::{LinkView, NO_LINK, numbers};
 use crate::{IndexError, Metric};
@@ -269,11 +269,6 @@ impl Image {
     /// Smallest norm of the rows, those next to zero not counted.
     fn min_norm(&self) -> f64 {
         f64::from(self.header.min_norm.get())
-    }
-
-    /// Scale of a node's code; for tests and inspection.
-    pub fn scale_of_node(&self, node: u32) -> f32 {
-        f32_at(self.header.section(self.image_bytes(), Section::Scale), node)
     }
 }
 
