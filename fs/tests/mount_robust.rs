@@ -256,3 +256,42 @@ fn a_store_that_becomes_a_link_into_its_own_mount_stays_what_it_was() {
     assert_eq!(errno(m.write("vectors/7", "1,2,3,4\n")), libc::EPERM);
     assert!(m.read("vectors/error").contains("leads into the mount at"), "{}", m.read("vectors/error"));
 }
+
+/// A copy that waits for the lock kept its directory locked, and whoever looked into that kept everybody waiting.
+#[test]
+fn a_copy_that_waits_for_a_lock_keeps_nobody_else_waiting() {
+    need_fuse!();
+    let m = Mounted::new(5);
+    m.sh_ok("mkdir branches/spare");
+    let file = fs::File::open(&m.source).expect("the store");
+    let lock = rvf_format::lock::WriteLock::acquire(&m.source, &file, std::time::Duration::from_secs(10));
+    let lock = lock.expect("the lock");
+    let mut copy = Command::new("cp")
+        .args(["-r", "branches/main", "branches/exp"])
+        .current_dir(&m.at)
+        .spawn()
+        .expect("cp");
+    let pid = copy.id();
+    let waits = move || {
+        let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        call.starts_with(&format!("{} ", libc::SYS_copy_file_range))
+    };
+    wait_until("the copy is being bound", waits);
+    // What is there of it, and making and removing names in it.
+    assert_eq!(m.list("branches"), ["exp", "main", "spare"]);
+    // Whoever closes a file of the copy learns what became of it, and waits for that.
+    let mut maker = Command::new("sh")
+        .args(["-c", ": > branches/exp/.ids.npy.AbC123"])
+        .current_dir(&m.at)
+        .spawn()
+        .expect("sh");
+    wait_until("a name is made", || m.list("branches/exp").contains(&".ids.npy.AbC123".to_owned()));
+    m.sh_ok("ls -l branches branches/exp && stat branches/exp && rm branches/exp/.ids.npy.AbC123");
+    m.sh_ok("cd branches && ln -s ../../query exp/.query.AbC123 && rm exp/.query.AbC123 && mkdir other && rmdir other");
+    m.sh_ok("cat status");
+    assert!(copy.try_wait().expect("a child").is_none(), "the copy waits for the lock still");
+    assert!(waits());
+    drop(lock);
+    assert!(copy.wait().expect("cp").success() && maker.wait().expect("sh").success());
+    assert_eq!(m.list("branches/exp/vectors"), m.list("vectors"));
+}

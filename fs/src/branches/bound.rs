@@ -58,12 +58,8 @@ pub struct Source<'a> {
 /// The state that is copied.
 #[derive(Debug)]
 pub(super) struct Bound {
-    /// The file id of the branch it is a state of.
-    pub(super) source: [u8; 16],
     pub(super) frozen: bool,
     pub(super) origin: String,
-    /// The links that are shown in the branch.
-    pub(super) links: BTreeSet<&'static str>,
     /// The child, not whole yet. Removed when this is dropped, unless it was published.
     scratch: Scratch,
     mmap: bool,
@@ -85,10 +81,8 @@ impl Bound {
         let snap =
             if Arc::ptr_eq(&newest.view, &view) { newest } else { Arc::new(Snap::new(view, Weak::new())) };
         Ok(Self {
-            source: source.file_id,
             frozen: snap.view.frozen().is_some(),
             origin: content::origin(&snap),
-            links: source.links.clone(),
             scratch,
             mmap: source.dir.settings.mmap,
             snap,

@@ -25,6 +25,8 @@ pub struct Part {
     /// The target, when it is a symbolic link.
     pub target: Option<String>,
     pending: Weak<Pending>,
+    /// Not locked while anything is looked up in the state that is copied: that may have to come from the disk, and whoever
+    /// asks for attributes must not wait for it.
     now: Mutex<Now>,
 }
 
@@ -146,33 +148,39 @@ impl Part {
     /// # Errors
     /// [`Error::NotPermitted`] when it is not what the state holds that the copy is bound to, or does not come next.
     pub(super) fn take(&self, bound: Option<&Bound>, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let mut now = self.now.lock();
-        let Some(member) = Member::meant(&now.name) else {
-            return Err(Error::denied(format!("{}: this is a link in every branch", now.name)));
+        let (name, len) = {
+            let now = self.now.lock();
+            (now.name.clone(), now.len)
         };
-        if offset > now.len && member != Member::Origin {
+        let Some(member) = Member::meant(&name) else {
+            return Err(Error::denied(format!("{name}: this is a link in every branch")));
+        };
+        let is_hole = offset > len && member != Member::Origin;
+        if offset != len && !is_hole {
+            return Err(out_of_order(&name, offset, len));
+        }
+        if let Some(bound) = bound
+            && ((is_hole && !bound.has_hole(member, len, offset)?) || !bound.holds(member, offset, data)?)
+        {
+            return Err(self.now.lock().went_wrong(offset));
+        }
+        let mut now = self.now.lock();
+        if now.len == len && is_hole {
             match bound {
-                Some(bound) if !bound.has_hole(member, now.len, offset)? => {
-                    return Err(now.went_wrong(offset));
-                }
                 Some(_) => now.len = offset,
                 None => now.hash_hole(offset),
             }
         }
-        if offset != now.len {
-            return Err(Error::denied(format!(
-                "{}: byte {offset} is written, {} comes next; a copy is written from start to end",
-                now.name, now.len
-            )));
+        // The hole was too large, or it was truncated meanwhile.
+        if now.len != offset {
+            return Err(out_of_order(&name, offset, now.len));
         }
         if now.head.len() < MAX_ORIGIN {
             let room = (MAX_ORIGIN - now.head.len()).min(data.len());
             now.head.extend_from_slice(data.get(..room).unwrap_or(&[]));
         }
-        match bound {
-            Some(bound) if !bound.holds(member, offset, data)? => return Err(now.went_wrong(offset)),
-            Some(_) => {}
-            None => now.hash.get_or_insert_default().0.update(data),
+        if bound.is_none() {
+            now.hash.get_or_insert_default().0.update(data);
         }
         now.len += data.len() as u64;
         Ok(())
@@ -210,21 +218,26 @@ impl Part {
     /// # Errors
     /// When a file of the chain was changed underneath; it can be compared again.
     pub(super) fn compare(&self, bound: &Bound) -> Result<bool, Error> {
-        let mut now = self.now.lock();
-        let Some(member) = Member::meant(&now.name) else { return Ok(true) };
-        let Some(hash) = &now.hash else { return Ok(true) };
+        let (member, len, written, head) = {
+            let now = self.now.lock();
+            let (Some(member), Some(hash)) = (Member::meant(&now.name), &now.hash) else { return Ok(true) };
+            (member, now.len, hash.0.digest128(), now.head.clone())
+        };
         let alike = if member == Member::Origin {
-            now.len == now.head.len() as u64 && bound.holds(member, 0, &now.head)?
+            len == head.len() as u64 && bound.holds(member, 0, &head)?
         } else {
             let (mut own, mut seen) = (Xxh3::new(), 0);
-            bound.walk(member, now.len, |piece| {
+            bound.walk(member, len, |piece| {
                 own.update(piece);
                 seen += piece.len() as u64;
             })?;
-            seen == now.len && own.digest128() == hash.0.digest128()
+            seen == len && own.digest128() == written
         };
-        now.wrong |= !alike;
-        now.hash = None;
+        let mut now = self.now.lock();
+        // Else it was truncated meanwhile, and nothing was written to it before the copy was bound.
+        if now.hash.take().is_some() {
+            now.wrong |= !alike;
+        }
         Ok(!now.wrong)
     }
 
@@ -239,17 +252,22 @@ impl Part {
     /// # Errors
     /// When a file of the chain was changed underneath.
     pub(super) fn is_whole(&self, member: Member, bound: &Bound) -> Result<bool, Error> {
-        let mut now = self.now.lock();
-        if now.hash.is_some() {
-            return Ok(false);
-        }
-        if now.copied {
-            // How long it is was known when the kernel copied it; to ask anew would render all metadata.
-            return Ok(true);
-        }
+        let (len, reach) = {
+            let now = self.now.lock();
+            if now.hash.is_some() {
+                return Ok(false);
+            }
+            if now.copied {
+                // How long it is was known when the kernel copied it; to ask anew would render all metadata.
+                return Ok(true);
+            }
+            (now.len, now.reach)
+        };
         let want = bound.len(member);
-        let end = now.reach.min(want);
-        if member != Member::Origin && end > now.len && bound.has_hole(member, now.len, end)? {
+        let end = reach.min(want);
+        let has_hole = member != Member::Origin && end > len && bound.has_hole(member, len, end)?;
+        let mut now = self.now.lock();
+        if has_hole && now.len == len {
             now.len = end;
         }
         Ok(now.len == want)
@@ -276,6 +294,12 @@ impl Now {
         self.wrong = true;
         differs(&self.name, offset)
     }
+}
+
+fn out_of_order(name: &str, offset: u64, next: u64) -> Error {
+    Error::denied(format!(
+        "{name}: byte {offset} is written, {next} comes next; a copy is written from start to end"
+    ))
 }
 
 fn differs(name: &str, offset: u64) -> Error {

@@ -5,7 +5,7 @@
 //! that is written is kept. When all regular files are whole, the child file gets its name: that is the moment the
 //! branch exists. Until then nothing of it survives the mount.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -31,6 +31,10 @@ pub struct Pending {
     pub maker: Option<u32>,
     /// When it was made.
     pub since: SystemTime,
+    /// Locked for as long as the copy is bound, compared or made a branch, which wait for disks and for other programs. The
+    /// other locks, which are taken after this one, are never held while anything is waited for: whoever answers the kernel
+    /// takes them.
+    bound: Mutex<Option<Bound>>,
     state: Mutex<State>,
 }
 
@@ -38,12 +42,21 @@ pub struct Pending {
 struct State {
     name: String,
     parts: BTreeMap<String, Arc<Part>>,
-    bound: Option<Bound>,
+    /// What is copied, from the moment on in which the copy begins to be bound.
+    copied: Option<Copied>,
     done: Option<Done>,
     gone: bool,
     last: Instant,
     mode: Option<u16>,
     mtime: Option<SystemTime>,
+}
+
+/// The branch that is copied.
+#[derive(Debug)]
+struct Copied {
+    file_id: [u8; 16],
+    /// The links that are shown in it.
+    links: BTreeSet<&'static str>,
 }
 
 /// How the copying ended.
@@ -62,10 +75,11 @@ impl Pending {
         Arc::new(Self {
             maker,
             since: SystemTime::now(),
+            bound: Mutex::new(None),
             state: Mutex::new(State {
                 name: name.to_owned(),
                 parts: BTreeMap::new(),
-                bound: None,
+                copied: None,
                 done: None,
                 gone: false,
                 last: Instant::now(),
@@ -81,21 +95,21 @@ impl Pending {
         self.state.lock().done.clone()
     }
 
-    /// The name, and the file id of the branch it is a copy of, while it is bound and not whole.
+    /// The name, and the file id of the branch it is a copy of, while it is being bound, or bound and not whole.
     #[must_use]
     pub fn copies(&self) -> Option<(String, [u8; 16])> {
         let state = self.state.lock();
-        let bound = state.bound.as_ref().filter(|_| state.done.is_none() && !state.gone)?;
-        Some((state.name.clone(), bound.source))
+        let copied = state.copied.as_ref().filter(|_| state.done.is_none() && !state.gone)?;
+        Some((state.name.clone(), copied.file_id))
     }
 
     /// Whether the copying tool has made everything it will make, or has stopped doing so.
     #[must_use]
     pub fn is_over(&self, idle: std::time::Duration) -> bool {
         let state = self.state.lock();
-        let Some(bound) = state.bound.as_ref().filter(|_| state.done.is_some()) else { return state.gone };
+        let Some(copied) = state.copied.as_ref().filter(|_| state.done.is_some()) else { return state.gone };
         let all =
-            bound.links.iter().all(|name| state.parts.get(*name).is_some_and(|part| part.target.is_some()));
+            copied.links.iter().all(|name| state.parts.get(*name).is_some_and(|part| part.target.is_some()));
         all || state.last.elapsed() > idle
     }
 
@@ -206,9 +220,9 @@ impl Pending {
     /// # Errors
     /// [`Error::NotPermitted`] when it is not what the bound state holds, or not written from start to end.
     pub fn write(&self, part: &Part, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        state.last = Instant::now();
-        part.take(state.bound.as_ref(), offset, data)
+        let bound = self.bound.lock();
+        self.state.lock().last = Instant::now();
+        part.take(bound.as_ref(), offset, data)
     }
 
     /// The kernel copies `len` bytes of `member` of the branch `source` from `offset` on, of `whole` in all. Moves nothing.
@@ -225,11 +239,11 @@ impl Pending {
         len: u64,
         whole: u64,
     ) -> Result<u64, Error> {
-        let mut state = self.state.lock();
-        state.last = Instant::now();
+        let mut bound = self.bound.lock();
+        self.state.lock().last = Instant::now();
         part.check_next(member, offset)?;
-        match &state.bound {
-            Some(bound) if bound.source != source.file_id => {
+        match &*bound {
+            Some(_) if !self.is_copy_of(source) => {
                 return Err(Error::denied(format!(
                     "{}: this is a copy of another branch; copy each branch into a directory of its own",
                     part.name()
@@ -237,8 +251,8 @@ impl Pending {
             }
             Some(_) => {}
             None => {
-                state.bind(source)?;
-                state.compare_earlier()?;
+                let bound = bound.insert(self.bind(source)?);
+                self.compare_earlier(bound)?;
             }
         }
         let taken = len.min(whole.saturating_sub(offset));
@@ -257,28 +271,36 @@ impl Pending {
         family: &Family,
         find: impl FnOnce([u8; 16]) -> Result<Found, Error>,
     ) -> Result<bool, Error> {
-        let mut state = self.state.lock();
-        state.last = Instant::now();
-        if state.done.is_some() || state.gone || part.target.is_some() {
+        if part.target.is_some() {
             return Ok(false);
         }
-        if state.bound.is_none()
+        let mut bound = self.bound.lock();
+        {
+            let mut state = self.state.lock();
+            state.last = Instant::now();
+            if state.done.is_some() || state.gone {
+                return Ok(false);
+            }
+        }
+        if bound.is_none()
             && let Some((text, is_all)) = part.origin()
         {
             let found = find(content::file_id_in(&text)?)?;
             if !is_all || found.origin.as_bytes() != text {
                 return Err(moved_on(&found.name));
             }
-            state.bind(&found.source())?;
-            if state.bound.as_ref().is_some_and(|bound| bound.origin.as_bytes() != text) {
+            let made = self.bind(&found.source())?;
+            if made.origin.as_bytes() != text {
                 // It changed between the look at it and the child's being made.
-                state.bound = None;
+                self.state.lock().copied = None;
                 return Err(moved_on(&found.name));
             }
+            *bound = Some(made);
         }
-        state.compare_earlier()?;
-        let State { parts, bound: Some(bound), name, .. } = &mut *state else { return Ok(false) };
+        let Some(bound) = &mut *bound else { return Ok(false) };
+        self.compare_earlier(bound)?;
         part.check()?;
+        let parts = self.state.lock().parts.clone();
         if Member::ALL.iter().any(|(_, name)| !parts.contains_key(*name)) {
             return Ok(false);
         }
@@ -290,51 +312,73 @@ impl Pending {
                 _ => return Ok(false),
             }
         }
-        let path = family.path_of(name);
+        let path = {
+            let state = self.state.lock();
+            if state.gone {
+                return Ok(false);
+            }
+            family.path_of(&state.name)
+        };
         bound.publish(&path)?;
-        let from_frozen = bound.frozen;
-        state.done = Some(Done { path, from_frozen });
+        self.state.lock().done = Some(Done { path, from_frozen: bound.frozen });
         Ok(true)
     }
 
     /// Gives the copying up: nothing of it stays.
     pub fn abandon(&self) {
-        let mut state = self.state.lock();
-        state.gone = true;
-        state.parts.clear();
-        if state.done.is_none() {
-            state.bound = None;
+        {
+            let mut state = self.state.lock();
+            state.gone = true;
+            state.parts.clear();
         }
+        // Waits for whoever binds it now.
+        let mut bound = self.bound.lock();
+        if self.state.lock().done.is_none() {
+            *bound = None;
+        }
+    }
+
+    fn is_copy_of(&self, source: &Source<'_>) -> bool {
+        self.state.lock().copied.as_ref().is_some_and(|copied| copied.file_id == source.file_id)
+    }
+
+    /// Binds the copy to the source's state now. With `bound` locked, and only that: the source may be locked for long.
+    fn bind(&self, source: &Source<'_>) -> Result<Bound, Error> {
+        let name = {
+            let mut state = self.state.lock();
+            if state.gone {
+                return Err(Error::NotFound);
+            }
+            state.copied = Some(Copied { file_id: source.file_id, links: source.links.clone() });
+            state.name.clone()
+        };
+        let made = Bound::new(source, &name);
+        let mut state = self.state.lock();
+        if made.is_err() {
+            state.copied = None;
+        }
+        let gone = state.gone;
+        drop(state);
+        made.and_then(|made| if gone { Err(Error::NotFound) } else { Ok(made) })
+    }
+
+    /// Compares what was written before the copy was bound. What could not be compared then is when this is called again.
+    fn compare_earlier(&self, bound: &Bound) -> Result<(), Error> {
+        let parts = self.list();
+        // Each that differs has to know of it before the first says so.
+        let mut result = Ok(());
+        for part in &parts {
+            if !part.compare(bound)? {
+                result = part.check();
+            }
+        }
+        result
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         self.abandon();
-    }
-}
-
-impl State {
-    /// Binds the copy to the source's state now.
-    fn bind(&mut self, source: &Source<'_>) -> Result<(), Error> {
-        if self.gone {
-            return Err(Error::NotFound);
-        }
-        self.bound = Some(Bound::new(source, &self.name)?);
-        Ok(())
-    }
-
-    /// Compares what was written before the copy was bound. What could not be compared then is when this is called again.
-    fn compare_earlier(&self) -> Result<(), Error> {
-        let Some(bound) = &self.bound else { return Ok(()) };
-        // Each that differs has to know of it before the first says so.
-        let mut result = Ok(());
-        for part in self.parts.values() {
-            if !part.compare(bound)? {
-                result = part.check();
-            }
-        }
-        result
     }
 }
 
