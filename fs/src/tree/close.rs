@@ -7,6 +7,7 @@ use super::{Caller, Tree};
 use crate::drafts::{Draft, Moment, NameKind, name_kind};
 use crate::errno::Error;
 use crate::handle::{Body, Handle};
+use crate::node::Place;
 use crate::store_dir::StoreDir;
 
 impl Tree {
@@ -52,17 +53,32 @@ impl Tree {
                 answer(result);
             }
             Body::Ctl(pending) => {
-                let lines = std::mem::take(&mut *pending.lock());
-                if lines.is_empty() {
+                if pending.lock().is_empty() {
                     return answer(Ok(()));
                 }
-                self.run_verbs(&dir, handle.user, lines, answer);
+                if let Some(signal) = closer.and_then(|closer| killed(&handle, closer)) {
+                    pending.lock().clear();
+                    let what = format!(
+                        "its writer was ended by signal {signal} in the middle of a line, which was not run"
+                    );
+                    dir.refuse(Place::Top, "ctl", &Error::invalid(what));
+                    return answer(Ok(()));
+                }
+                let (tree, handle) = (self.clone(), handle.clone());
+                self.commits.run(move || {
+                    // A program that the writer starts closes its copy of the descriptor; the rest of the line comes then.
+                    if closer.is_some_and(|closer| !closes_for_good(&handle, closer)) {
+                        return answer(Ok(()));
+                    }
+                    let Body::Ctl(pending) = &handle.body else { return answer(Ok(())) };
+                    let line = std::mem::take(&mut *pending.lock());
+                    tree.run_verbs(&dir, handle.user, line, answer);
+                });
             }
             Body::Draft(draft) => {
                 if let Some(closer) = closer
                     && dir.has_work(draft, Moment::Close)
-                    && let Some(signal) = crate::sys::killed_by(closer.thread)
-                    && handle.writers.lock().has(closer.thread)
+                    && let Some(signal) = killed(&handle, closer)
                     && draft.abandon()
                 {
                     let what = format!(
@@ -122,6 +138,9 @@ impl Tree {
             Body::Request(_, exchange, _) if exchange.lock().unfinished() => {
                 self.settle(handle.clone(), None, move |_| answer());
             }
+            Body::Ctl(pending) if !pending.lock().is_empty() => {
+                self.settle(handle.clone(), None, move |_| answer());
+            }
             Body::Draft(draft) if handle.write && dir.has_work(draft, Moment::Last) => {
                 let (tree, draft, ino) = (self.clone(), draft.clone(), handle.ino);
                 self.commits.run(move || {
@@ -149,6 +168,11 @@ impl Tree {
     pub fn releasedir(&self, fh: u64) {
         self.handles.remove(fh);
     }
+}
+
+/// The signal that ends the closing process, when that has written something.
+fn killed(handle: &Handle, closer: Caller) -> Option<i32> {
+    crate::sys::killed_by(closer.thread).filter(|_| handle.writers.lock().has(closer.thread))
 }
 
 /// Whether this close is the last one that counts: neither the closing process nor the one that opened the file has
