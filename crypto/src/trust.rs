@@ -24,6 +24,8 @@ pub struct TrustedKey {
     pub path: PathBuf,
     /// The key.
     pub key: PublicKey,
+    /// Its id, worked out once: every signature that is judged asks for it.
+    id: KeyId,
 }
 
 /// Why a file or directory of the trust store is not used.
@@ -117,7 +119,8 @@ impl TrustStore {
             match key_file(&path, owner) {
                 Ok(key) => {
                     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                    self.keys.push(TrustedKey { name, path, key });
+                    let id = key.id();
+                    self.keys.push(TrustedKey { name, path, key, id });
                 }
                 Err(reason) => self.unused.push(Unused { path, reason }),
             }
@@ -137,7 +140,7 @@ impl TrustStore {
 
     /// The key with this id.
     pub fn find(&self, id: KeyId) -> Option<&TrustedKey> {
-        self.keys.iter().find(|k| k.key.id() == id)
+        self.keys.iter().find(|k| k.id == id)
     }
 
     /// What this signature is worth for `content`, found in the file with this id, at this time (ns since 1970).
