@@ -363,6 +363,71 @@ fn large_bodies_are_bounded_one_by_one_and_together() {
     assert_eq!(Client::new(&place).ask(post(big, "")).status, 413);
 }
 
+/// A client may ask for less time than the server gives, never for more.
+#[test]
+fn the_deadline_is_the_servers() {
+    let place = place_with(Options { query_time: Duration::ZERO, ..Options::default() });
+    let mut client = Client::new(&place);
+    for body in
+        [r#"{"id":1}"#, r#"{"id":1,"timeout_ms":60000}"#, r#"{"id":1,"timeout_ms":18446744073709551615}"#]
+    {
+        let answer = client.ask(post(body, ""));
+        assert_eq!(answer.status, 504, "{body}: {}", answer.text());
+    }
+    let place = place_with(Options::default());
+    let mut client = Client::new(&place);
+    assert_eq!(client.ask(post(r#"{"id":1,"timeout_ms":0}"#, "")).status, 504);
+    assert_eq!(client.ask(post(r#"{"id":1,"timeout_ms":60000}"#, "")).status, 200);
+}
+
+/// Every one of so many vectors asks for all rows, each with its fields.
+fn everything(queries: usize) -> Vec<u8> {
+    let vectors = vec!["[1,2,3]"; queries].join(",");
+    post(format!("{{\"vectors\":[{vectors}],\"k\":50,\"fields\":true}}"), "")
+}
+
+#[test]
+fn large_answers_are_bounded_one_by_one() {
+    let place = place_with(Options { max_answer: 32 << 10, ..Options::default() });
+    let mut client = Client::new(&place);
+    let small = client.ask(everything(5));
+    assert_eq!(small.status, 200);
+    assert!((12 << 10..32 << 10).contains(&small.body.len()), "{} bytes", small.body.len());
+    let large = client.ask(everything(20));
+    assert_eq!(large.status, 413);
+    assert!(large.text().contains("more than 32768 bytes"), "{}", large.text());
+    // The same in text, which has no fields.
+    let text = |queries: usize| {
+        let body = format!("{{\"vectors\":[{}],\"k\":50}}", vec!["[1,2,3]"; queries].join(","));
+        post(body, "Accept: text/plain\r\n")
+    };
+    assert_eq!(client.ask(text(20)).status, 200);
+    assert_eq!(client.ask(text(200)).status, 413);
+}
+
+#[test]
+fn large_answers_are_bounded_together_until_they_are_sent() {
+    let place = place_with(Options { answer_budget: 40 << 20, ..Options::default() });
+    // More than the buffers of two sockets hold.
+    let request = everything(7000);
+    let mut first = Client::new(&place);
+    first.send(&request);
+    // It is being sent, and is not taken.
+    assert_eq!(first.stream.peek(&mut [0]).unwrap(), 1);
+    let mut second = Client::new(&place);
+    let refused = second.ask(&request);
+    assert_eq!((refused.status, refused.header("Retry-After")), (503, Some("1")));
+    assert_eq!(second.ask(everything(1)).status, 200, "for a small one there is room");
+    let whole = first.receive(true).unwrap();
+    assert_eq!(whole.status, 200);
+    assert!((20 << 20..40 << 20).contains(&whole.body.len()), "{} bytes", whole.body.len());
+    // The server gives it back a moment after the last byte was sent.
+    let until = Instant::now() + LONG;
+    while second.ask(&request).status != 200 {
+        assert!(Instant::now() < until, "nothing was given back");
+    }
+}
+
 #[test]
 fn slow_clients_are_cut_off() {
     let short = Duration::from_millis(300);

@@ -39,9 +39,33 @@ pub fn text(answers: &[Answer], out: &mut Vec<u8>) {
     render::text(&views(answers), out);
 }
 
+/// As [`text`], asking before every line whether to go on, with what is there. After an error `out` is incomplete.
+///
+/// # Errors
+/// Those of `go_on`.
+pub fn text_while<E>(
+    answers: &[Answer],
+    go_on: impl FnMut(&Vec<u8>) -> Result<(), E>,
+    out: &mut Vec<u8>,
+) -> Result<(), E> {
+    render::text_while(&views(answers), go_on, out)
+}
+
 /// Answers as JSON, each hit with the metadata that `fields` gives for it.
 pub fn json(answers: &[Answer], fields: impl FnMut(u64) -> Option<Fields>, out: &mut Vec<u8>) {
     render::json(&views(answers), fields, out);
+}
+
+/// As [`json`]; `fields` also gets what is there, and ends it with an error. `out` is incomplete then.
+///
+/// # Errors
+/// Those of `fields`.
+pub fn json_while<E>(
+    answers: &[Answer],
+    fields: impl FnMut(u64, &Vec<u8>) -> Result<Option<Fields>, E>,
+    out: &mut Vec<u8>,
+) -> Result<(), E> {
+    render::json_while(&views(answers), fields, out)
 }
 
 /// The ids of answers as a NumPy array `[q, k]`.

@@ -3,6 +3,8 @@
 //! The types of a search are given through [`AnswerView`], so nothing is copied to be printed. Distances print in
 //! the shortest form that reads back to the same float32.
 
+use std::convert::Infallible;
+
 use super::npy::{Dtype, write_header};
 use super::number::write_shortest;
 use super::value::{FieldValue, write_json_string};
@@ -53,17 +55,31 @@ fn put_u64(n: u64, out: &mut Vec<u8>) {
 pub fn text<A: AnswerView>(answers: &[A], out: &mut Vec<u8>) {
     let lines: usize = answers.iter().map(|a| a.hits().len() + 1).sum();
     out.reserve(lines * 32);
+    let Ok(()) = text_while(answers, |_| Ok::<(), Infallible>(()), out);
+}
+
+/// As [`text`], asking before every line whether to go on, with what is there. After an error `out` is incomplete.
+///
+/// # Errors
+/// Those of `go_on`.
+pub fn text_while<A: AnswerView, E>(
+    answers: &[A],
+    mut go_on: impl FnMut(&Vec<u8>) -> Result<(), E>,
+    out: &mut Vec<u8>,
+) -> Result<(), E> {
     for (n, answer) in answers.iter().enumerate() {
         if n > 0 {
             out.push(b'\n');
         }
         for (id, distance) in answer.hits() {
+            go_on(out)?;
             put_u64(id, out);
             out.push(b'\t');
             write_shortest(distance, out);
             out.push(b'\n');
         }
     }
+    go_on(out)
 }
 
 /// `out.json`: `{"queries": [{"hits": [{"id", "distance"}], "layer", "exact", "visited", "microseconds",
@@ -74,6 +90,18 @@ pub fn json<A: AnswerView>(
     mut fields: impl FnMut(u64) -> Option<Vec<(String, FieldValue)>>,
     out: &mut Vec<u8>,
 ) {
+    let Ok(()) = json_while(answers, |id, _| Ok::<_, Infallible>(fields(id)), out);
+}
+
+/// As [`json`]; `fields` also gets what is there, and ends it with an error. `out` is incomplete then.
+///
+/// # Errors
+/// Those of `fields`.
+pub fn json_while<A: AnswerView, E>(
+    answers: &[A],
+    mut fields: impl FnMut(u64, &Vec<u8>) -> Result<Option<Vec<(String, FieldValue)>>, E>,
+    out: &mut Vec<u8>,
+) -> Result<(), E> {
     out.extend_from_slice(b"{\"queries\": [");
     for (n, answer) in answers.iter().enumerate() {
         out.extend_from_slice(if n > 0 { b",\n  {\"hits\": [" } else { b"\n  {\"hits\": [" });
@@ -89,7 +117,7 @@ pub fn json<A: AnswerView>(
             } else {
                 out.extend_from_slice(b"null");
             }
-            if let Some(fields) = fields(id) {
+            if let Some(fields) = fields(id, out)? {
                 out.extend_from_slice(b", \"fields\": ");
                 super::value::write_json_record(None, fields.iter().map(|(n, v)| (n.as_str(), v)), out);
             }
@@ -111,6 +139,7 @@ pub fn json<A: AnswerView>(
         });
     }
     out.extend_from_slice(if answers.is_empty() { b"]}\n" } else { b"\n]}\n" });
+    Ok(())
 }
 
 fn widest<A: AnswerView>(answers: &[A]) -> usize {

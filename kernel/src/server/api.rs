@@ -1,6 +1,6 @@
 //! What is served: endpoints, the state they answer from, and how many may work at once.
 
-use super::connection::Budget;
+use super::budget::{Budget, Taken};
 use super::file;
 use super::head::{Head, Method};
 use super::reply::{Body, JSON, Refusal, Reply};
@@ -11,7 +11,7 @@ use rvf_cow::{Access, SearchRequest, Store, View};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Results of all queries of one request together, at most: with their JSON, some hundred megabytes.
+/// Results of all queries of one request together, at most.
 const MAX_HITS: u64 = 1 << 21;
 /// How long a query waits for its turn.
 const TURN_TIME: Duration = Duration::from_secs(30);
@@ -20,7 +20,8 @@ const TURN_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) options: Options,
-    pub(super) budget: Budget,
+    pub(super) bodies: Budget,
+    answers: Budget,
     store: Arc<Store>,
     turns: Turns,
 }
@@ -28,7 +29,8 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn new(store: Arc<Store>, options: Options) -> Self {
         let turns = Turns { free: Mutex::new(options.threads.max(1)), freed: Condvar::new() };
-        Self { budget: Budget::new(options.body_budget), turns, options, store }
+        let (bodies, answers) = (Budget::new(options.body_budget), Budget::new(options.answer_budget));
+        Self { bodies, answers, turns, options, store }
     }
 
     /// Checks the file against its checksums. What fails is left out of answers from then on.
@@ -104,7 +106,8 @@ impl Api {
             ));
         }
         answer::look_up(&view, &mut asked)?;
-        let time = asked.timeout_ms.map_or(self.options.query_time, Duration::from_millis);
+        let longest = self.options.query_time;
+        let time = asked.timeout_ms.map_or(longest, |asked| longest.min(Duration::from_millis(asked)));
         let deadline = Instant::now().checked_add(time);
         let _turn = self.turns.take(deadline)?;
         let answers = view.search(&SearchRequest {
@@ -117,15 +120,43 @@ impl Api {
             threads: self.options.threads.max(1),
         })?;
         let mut out = Vec::new();
+        let mut room = Room { taken: self.answers.take(0).ok_or_else(full)?, most: self.options.max_answer };
         if head.accept.as_deref().is_some_and(wants_text) {
-            answer::text(&answers, &mut out);
-            return Ok(Reply::new(200, "text/plain; charset=utf-8", Body::Bytes(out)));
+            answer::text_while(&answers, |out| room.check(out), &mut out)?;
+            return Ok(Reply::new(200, "text/plain; charset=utf-8", Body::Bytes(out)).holding(room.taken));
         }
-        let fields = |id| Some(answer::shown_fields(&view, id, asked.fields.as_deref()?));
-        answer::json(&answers, fields, &mut out);
+        let fields = |id, out: &Vec<u8>| {
+            room.check(out)?;
+            Ok(asked.fields.as_deref().map(|wanted| answer::shown_fields(&view, id, wanted)))
+        };
+        answer::json_while::<Refusal>(&answers, fields, &mut out)?;
+        room.check(&out)?;
         view.check_intact()?;
-        Ok(Reply::new(200, JSON, Body::Bytes(out)))
+        Ok(Reply::new(200, JSON, Body::Bytes(out)).holding(room.taken))
     }
+}
+
+/// Where an answer is put together.
+struct Room {
+    taken: Taken,
+    most: u64,
+}
+
+impl Room {
+    /// Makes room for what is there, and fails when that is too much.
+    fn check(&mut self, out: &Vec<u8>) -> Result<(), Refusal> {
+        if out.len() as u64 > self.most {
+            return Err(Refusal::new(
+                413,
+                format!("the answer has more than {} bytes; ask for fewer results or fields", self.most),
+            ));
+        }
+        if self.taken.grow(out.capacity() as u64) { Ok(()) } else { Err(full()) }
+    }
+}
+
+fn full() -> Refusal {
+    Refusal::new(503, "too many large answers at the same time; try again")
 }
 
 /// Whether plain text is the first thing that a client names.

@@ -1,11 +1,12 @@
 //! One connection: requests in, answers out, everything within bounds of size and time.
 
 use super::api::Api;
+use super::budget::Taken;
 use super::head::{self, Head, MAX_HEAD};
 use super::reply::{Refusal, Reply};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A body moves at this rate at least, taken over all of it.
@@ -15,35 +16,6 @@ const PIECE: usize = 256 << 10;
 /// What is still taken from a client that was refused, so that it can read why.
 const LAST_WORDS: usize = 256 << 10;
 const LAST_TIME: Duration = Duration::from_secs(2);
-
-/// Bytes of request bodies in memory.
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: AtomicU64,
-}
-
-impl Budget {
-    pub(super) fn new(bytes: u64) -> Self {
-        Self { left: AtomicU64::new(bytes) }
-    }
-
-    fn take(&self, bytes: u64) -> Option<Taken<'_>> {
-        let less = |left: u64| left.checked_sub(bytes);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
-        Some(Taken { budget: self, bytes })
-    }
-}
-
-struct Taken<'a> {
-    budget: &'a Budget,
-    bytes: u64,
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.budget.left.fetch_add(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// Why a connection ends before an answer was given.
 enum End {
@@ -92,7 +64,7 @@ struct Connection<'a> {
     buffer: Vec<u8>,
 }
 
-impl<'a> Connection<'a> {
+impl Connection<'_> {
     /// Takes and answers one request. Whether the connection goes on.
     fn one(&mut self) -> Result<bool, End> {
         let head = self.head()?;
@@ -129,8 +101,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn body(&mut self, head: &Head) -> Result<(Vec<u8>, Option<Taken<'a>>), End> {
-        let api: &'a Api = self.api;
+    fn body(&mut self, head: &Head) -> Result<(Vec<u8>, Option<Taken>), End> {
+        let api = self.api;
         let options = &api.options;
         if head.length == 0 {
             return Ok((Vec::new(), None));
@@ -142,7 +114,7 @@ impl<'a> Connection<'a> {
             )
             .into());
         }
-        let Some(taken) = api.budget.take(head.length) else {
+        let Some(taken) = api.bodies.take(head.length) else {
             return Err(Refusal::new(503, "too many large requests at the same time; try again").into());
         };
         let len = head.length as usize;
@@ -213,6 +185,11 @@ impl<'a> Connection<'a> {
         let first = body.len().min(PIECE);
         let (start, rest) = body.split_at(first);
         let whole = [head.as_slice(), start].concat();
+        // Only a copy cannot change any more. Nothing was promised yet.
+        if reply.body.is_lost() {
+            let refusal = Refusal::new(500, "the file was cut short while it was read");
+            return self.send(&Reply::refusal(&refusal), keep, head_only);
+        }
         let end = Instant::now() + stall + Duration::from_secs(body.len() as u64 / SLOWEST_BYTES_PER_SECOND);
         self.write(&whole, end.min(Instant::now() + stall))?;
         for piece in rest.chunks(PIECE) {
@@ -240,5 +217,50 @@ impl<'a> Connection<'a> {
                 Ok(len) => taken += len,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, file};
+    use super::*;
+    use rvf_cow::{BadRow, Batch, CreateOptions, Metric, NoProgress, Store};
+    use std::net::TcpListener;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let far = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        (listener.accept().expect("accept").0, far)
+    }
+
+    /// Between the look at the file, which made the answer, and the copy that is sent, another program may cut it.
+    #[test]
+    fn zeros_in_the_place_of_a_cut_file_are_not_sent() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("a.rvf");
+        let options = CreateOptions { dimension: 3, metric: Metric::L2, profile: 0 };
+        let store = Store::create(&path, &options).expect("create");
+        let batch = Batch {
+            dimension: 3,
+            ids: None,
+            vectors: vec![1.0; 9000],
+            metadata: Vec::new(),
+            on_bad_row: BadRow::Refuse,
+        };
+        store.ingest(&batch, &NoProgress).expect("ingest");
+        let request = b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let (head, _) = head::parse(request, &[]).ok().flatten().expect("a request");
+        let reply = file::reply(&store.view(), &head).expect("the file is whole");
+        let api = Api::new(store, Options::default());
+        std::fs::File::options().write(true).open(&path).expect("open").set_len(0).expect("cut");
+
+        let (near, mut far) = pair();
+        let mut connection = Connection { stream: &near, api: &api, buffer: Vec::new() };
+        connection.send(&reply, false, false).expect("an answer");
+        drop(near);
+        let mut answer = String::new();
+        far.read_to_string(&mut answer).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        assert!(answer.contains("cut short") && !answer.contains('\0'), "{answer}");
     }
 }

@@ -10,12 +10,13 @@
 //! | `GET /` | with [`search_page`]: a page that searches the file by itself, with the module that it carries |
 //!
 //! Every client is taken to be hostile: heads, bodies and connections are bounded in size, number and time, whoever
-//! reads or writes too slowly is cut off, and all bodies together stay within one budget. A `Host` that is a name of
+//! reads or writes too slowly is cut off, and all bodies together stay within one budget, all answers within another. A `Host` that is a name of
 //! somewhere else is refused, and so is what a page of another origin sends: a web site must not reach a server that
 //! listens on the visitor's own machine. One thread serves a connection, and as many queries run at once as there are
 //! processors.
 
 mod api;
+mod budget;
 mod connection;
 mod file;
 mod head;
@@ -44,6 +45,10 @@ pub struct Options {
     pub max_body: u64,
     /// Bytes of all bodies that are held at the same time.
     pub body_budget: u64,
+    /// Bytes of the answer to one query request. What would be longer is refused.
+    pub max_answer: u64,
+    /// Bytes of all such answers that are held at the same time, from the first byte written to memory to the last byte sent.
+    pub answer_budget: u64,
     /// From the first byte of a request's head to its last.
     pub head_time: Duration,
     /// Between requests of one connection.
@@ -51,7 +56,7 @@ pub struct Options {
     /// Without a single byte taken or given while a body moves. A body has this much time and one second for every
     /// 16 KiB in all.
     pub stall_time: Duration,
-    /// Deadline of a request that sets none.
+    /// Longest time for the queries of a request, which may ask for less.
     pub query_time: Duration,
     /// Queries that are answered at the same time, and threads for one batch.
     pub threads: usize,
@@ -69,6 +74,8 @@ impl Default for Options {
             max_connections: 64,
             max_body: 16 << 20,
             body_budget: 64 << 20,
+            max_answer: 64 << 20,
+            answer_budget: 256 << 20,
             head_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
             stall_time: Duration::from_secs(15),

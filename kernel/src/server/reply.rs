@@ -1,5 +1,6 @@
 //! What goes back to a client.
 
+use super::budget::Taken;
 use rvf_cow::query::value::write_json_string;
 use rvf_cow::query::{DataError, Kind};
 use rvf_cow::{Error, Family};
@@ -78,11 +79,13 @@ pub(super) struct Reply {
     /// Further headers, each a whole line.
     more: String,
     pub(super) body: Body,
+    /// What the body takes of a budget until it was sent.
+    _held: Option<Taken>,
 }
 
 impl Reply {
     pub(super) fn new(status: u16, content_type: &'static str, body: Body) -> Self {
-        Self { status, content_type, policy: NOTHING_LOADED, more: String::new(), body }
+        Self { status, content_type, policy: NOTHING_LOADED, more: String::new(), body, _held: None }
     }
 
     pub(super) fn json(status: u16, body: Vec<u8>) -> Self {
@@ -101,6 +104,10 @@ impl Reply {
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
         let _ = write!(self.more, "{name}: {value}\r\n");
         self
+    }
+
+    pub(super) fn holding(self, taken: Taken) -> Self {
+        Self { _held: Some(taken), ..self }
     }
 
     pub(super) fn policy(self, policy: &'static str) -> Self {
