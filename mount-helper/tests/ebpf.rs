@@ -376,14 +376,18 @@ fn what_is_in_the_way_is_said_and_nothing_is_attached() {
     let running = place.start(&net, "server", &["--iface", "s0"]);
     refused(&["--iface", "s0"], 1, "another XDP program is attached to s0");
     assert_eq!(net.attached("server", "s0"), ["xdp"], "the first stays");
-    // The interface goes away under it.
+    // The interface goes away under it, and under what reads from it.
+    place.embed(Builtin::Ports.object());
+    let reading = place.start(&net, "server", &["--iface", "s0", "--allow", "53"]);
     net.ip("server", &["link", "del", "s0"]);
-    let mut running = running;
-    wait_until("it ends", || running.child.try_wait().unwrap().is_some());
-    assert_eq!(running.child.wait().unwrap().code(), Some(1));
-    let mut said = String::new();
-    running.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.contains("'s0' is gone"), "{said}");
+    for mut running in [running, reading] {
+        wait_until("it ends", || running.child.try_wait().unwrap().is_some());
+        assert_eq!(running.child.wait().unwrap().code(), Some(1));
+        let mut said = String::new();
+        running.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(said.contains("'s0' is gone"), "{said}");
+    }
+    place.embed(Builtin::Distance.object());
 
     // Without the capabilities, as root or as another user.
     let lacking = |prefix: &[&str]| {
