@@ -171,6 +171,10 @@ impl SecretKey {
     pub fn read(file: File, path: &Path) -> Result<Self, KeyError> {
         let secret = |meta: &std::fs::Metadata| match meta.mode() & 0o077 {
             0 => Ok(()),
+            _ if path.extension().is_some_and(|end| end == "pub") => {
+                Err("a public key, by its name; what signs is the secret one, in the file without .pub"
+                    .into())
+            }
             _ => {
                 Err("a secret key that others may read; chmod 600 it, or make a new one if somebody has"
                     .into())

@@ -109,7 +109,8 @@ pub fn words(lists: &[String]) -> Result<Words, String> {
             "allow_root" => out.allow_root = true,
             "default_permissions" => out.default_permissions = true,
             "auto_unmount" => out.auto_unmount = true,
-            "exec" => out.exec = Some(true),
+            // mount(8) keeps `exec` to itself, since it is what it takes for granted.
+            "exec" | "programs" => out.exec = Some(true),
             "noexec" => out.exec = Some(false),
             "dev" => out.dev = Some(true),
             "nodev" => out.dev = Some(false),

@@ -17,6 +17,8 @@ fn place() -> Dir {
 /// The fields of a bzImage header that tell what it is, and some code.
 fn bz_image() -> Vec<u8> {
     let mut image = vec![0x90; 0x1000];
+    image[0x1F1] = 1;
+    image[0x1F4..0x1F8].copy_from_slice(&192_u32.to_le_bytes());
     image[0x1FE..0x200].copy_from_slice(&[0x55, 0xAA]);
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&0x020F_u16.to_le_bytes());

@@ -84,6 +84,15 @@ impl ImageForm {
         };
         let not = |found: &'static str, mend: &'static str| Err(EmbedError::NotAKernel { found, mend });
         if at(0x202, 4) == b"HdrS" && half(0x1FE) == 0xAA55 {
+            // Sectors of the setup code, and after them so many paragraphs of the kernel.
+            let sectors = match image.get(0x1F1) {
+                Some(0) | None => 4,
+                Some(sectors) => u64::from(*sectors),
+            };
+            let paragraphs = u64::from(half(0x1F4)) | u64::from(half(0x1F6)) << 16;
+            if paragraphs > 0 && (image.len() as u64) < (sectors + 1) * 512 + paragraphs * 16 {
+                return not("a bzImage without its end", "copy the whole file");
+            }
             // Since boot protocol 2.12 the image says whether it has a 64-bit entry.
             return match half(0x206) >= 0x020C && half(0x236) & 1 == 1 {
                 true => Ok(Some(Self::Linux(Arch::X86_64))),
@@ -272,6 +281,8 @@ mod tests {
     /// The fields of a bzImage header that tell what it is.
     fn bz_image() -> Vec<u8> {
         let mut image = vec![0x90; 0x1000];
+        image[0x1F1] = 1;
+        image[0x1F4..0x1F8].copy_from_slice(&192_u32.to_le_bytes());
         image[0x1FE..0x200].copy_from_slice(&[0x55, 0xAA]);
         image[0x202..0x206].copy_from_slice(b"HdrS");
         image[0x206..0x208].copy_from_slice(&0x020F_u16.to_le_bytes());
@@ -319,6 +330,7 @@ mod tests {
         narrow[4] = 1;
         for (image, word) in [
             (old, "64-bit"),
+            (bz_image()[..0xFFF].to_vec(), "without its end"),
             (narrow, "64-bit"),
             (elf_image(1, 62), "link"),
             (elf_image(1, 247), "eBPF"),

@@ -157,7 +157,7 @@ pub enum Layout {
     Bound,
 }
 
-/// What a kernel was bound to when it was embedded. Recorded, compared with nothing by anybody.
+/// What a kernel was bound to when it was embedded. The existing tools compare it with nothing; `rvf-exec` does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Hash of a manifest.

@@ -105,7 +105,9 @@ impl Cache {
     /// The directory of a kind for this process; `None` when no home is known.
     pub fn place(kind: &Kind) -> Option<PathBuf> {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        // A home that is not there, as many a system's user has it, is not made.
+        let home = || absolute("HOME").filter(|home| home.is_dir());
+        let cache = absolute("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")));
         cache.map(|cache| cache.join("rvf").join(kind.name))
     }
 

@@ -38,7 +38,8 @@ usage: mount.rvf SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS] [-t TYPE]
 Shows an .rvf file, or a directory of them, as files. mount(8) runs it for `mount -t rvf SOURCE MOUNTPOINT`
 and for fstab lines of type rvf; it hands everything to rvf-mount.
 
-  -o OPTIONS  separated by commas: ro, rw, allow_other, uid=, gid=, ... (rvf-mount --help)
+  -o OPTIONS  separated by commas: ro, rw, allow_other, uid=, gid=, ... (rvf-mount --help); mount(8) does not hand on
+              exec: write programs instead
   -r, -w      the same as -o ro, -o rw
   -s          leave out options that are not known instead of refusing them
   -f          only look whether rvf-mount is there; mount nothing
@@ -107,7 +108,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, S
 }
 
 /// The options that `rvf-mount` knows; with `-s` only these are passed on.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 29] = [
     "ro",
     "rw",
     "allow_other",
@@ -116,6 +117,7 @@ const KNOWN: [&str; 28] = [
     "auto_unmount",
     "exec",
     "noexec",
+    "programs",
     "dev",
     "nodev",
     "suid",

@@ -316,7 +316,11 @@ fn take(wanted: &Wanted) -> Result<(Arc<View>, u64, Segment, Sealed), Refusal> {
     };
     if segment.kind() != kind.segment_type() {
         let holds = segment.kind().dir_name();
-        return Err(caller(format!("segment {number} is of type {holds}, not {kind}")));
+        let rewritten = match &wanted.pick {
+            Pick::Entry(_) => ": the file was rewritten, so look at the mount again",
+            _ => "",
+        };
+        return Err(caller(format!("segment {number} is of type {holds}, not {kind}{rewritten}")));
     }
     if let Pick::Entry(entry) = &wanted.pick
         && entry.offset != segment.offset
@@ -427,6 +431,11 @@ fn signature(
             "none is needed: the program came with rvf-exec, byte for byte".into(),
         ));
     }
+    if wanted.allow_unsigned && word == ExecKind::Ebpf {
+        let reason = "--allow-unsigned is not enough for what is loaded into the running kernel, and the program is none of those \
+             that come with rvf-exec";
+        return Err(denied(step, format!("{reason}; {absent}")));
+    }
     if wanted.allow_unsigned {
         return Ok((None, format!("passed over by --allow-unsigned: {absent}")));
     }
@@ -502,6 +511,9 @@ fn host(facts: &Facts) -> Result<String, Refusal> {
             {
                 return Err(environment(step, format!("the kernel asks for KVM: /dev/kvm: {e}")));
             }
+            // What a file may not say to a kernel, whoever signed it.
+            rvf_kernel::vm::check_words(kernel.cmdline.as_bytes())
+                .map_err(|e| denied(step, e.to_string()))?;
             Ok(format!("a kernel for {}", arch.name()))
         }
         FactsOf::Ebpf(ebpf) => {

@@ -480,6 +480,9 @@ fn programs_of_others_run_when_a_trusted_key_signed_them() {
         let (status, said) = place.fails(&net, options, &["--iface", "s0"]);
         assert!(status == 126 && said.contains("rvf sign STORE --key KEY --segment ebpf"), "{status} {said}");
     }
+    // It is the third check that says so, and a mere --check too.
+    let (_, said) = place.fails(&net, &["--allow-unsigned"], &["--iface", "s0"]);
+    assert!(said.contains("check 3 of 7"), "{said}");
     // As good as ours but for one byte is not ours.
     let mut changed = Builtin::Distance.object().to_vec();
     let at = changed.windows(4).position(|four| four == b"ABCD").unwrap_or(changed.len() - 70);
@@ -488,6 +491,8 @@ fn programs_of_others_run_when_a_trusted_key_signed_them() {
     assert_eq!(place.fails(&net, &["--allow-unsigned"], &["--iface", "s0"]).0, 126);
 
     place.embed_signed(&object);
+    let (status, said) = place.fails(&net, &[], &["--iface", "s0", "--rule", "9=drop"]);
+    assert!(status == 2 && said.contains("no use for --rule"), "{status} {said}");
     let running = place.start(&net, "server", &["--iface", "s0"]);
     assert!(running.said.contains("to s0 (tc); ^C"), "{}", running.said);
     let sockets = [5001, 5002].map(|port| net.udp("server", &format!("10.81.1.1:{port}")));
@@ -556,7 +561,7 @@ char _license[] SEC("license") = "GPL";
     };
     place.embed_signed(&object);
     let (status, said) = place.fails(&net, &[], &["--iface", "s0"]);
-    assert!(status == 1 && said.contains("pin"), "{status} {said}");
+    assert!(status == 126 && said.contains("'rvf_kept' pinned"), "{status} {said}");
     assert!(!Path::new("/sys/fs/bpf/rvf_kept").exists());
 
     // Maps of a gibibyte, in one piece and in several.
@@ -616,6 +621,20 @@ char _license[] SEC("license") = "GPL";
 
 #[test]
 fn the_arguments_are_explained() {
+    // Also those of a program that is not there, or may not run.
+    let place = Place::small();
+    let store = place.store();
+    let store = store.to_str().unwrap();
+    for kind in ["wasm", "ebpf", "kernel"] {
+        for word in ["--help", "-h"] {
+            let asked = Command::new(PROGRAM).args([store, "--kind", kind, "--", word]).output().unwrap();
+            let plain = Command::new(PROGRAM).args(["--help-of", kind]).output().unwrap();
+            assert!(
+                asked.status.success() && asked.stdout == plain.stdout && !plain.stdout.is_empty(),
+                "{kind}"
+            );
+        }
+    }
     let done = Command::new(PROGRAM).args(["--help-of", "ebpf"]).output().unwrap();
     let said = text(&done.stdout);
     for word in ["--iface", "--hot", "--rule", "--allow", "--elsewhere", "--map-memory"] {

@@ -261,8 +261,13 @@ fn headers_that_do_not_hold_together_are_refused_first() {
         place.embed_signed(ExecKind::Kernel, &cmdline(text));
         place.refuses(ExecKind::Kernel, 1, "position");
     }
-    place.embed_signed(ExecKind::Kernel, &cmdline(b"console=ttyS0 root=/dev/vda"));
+    place.embed_signed(ExecKind::Kernel, &cmdline(b"console=ttyS0 quiet"));
     place.verify(ExecKind::Kernel).unwrap();
+    // Whoever signed it, a file does not say what is run in the machine.
+    for word in ["root=/dev/vda", "init=/bin/sh"] {
+        place.embed_signed(ExecKind::Kernel, &cmdline(format!("quiet {word}").as_bytes()));
+        place.refuses(ExecKind::Kernel, 5, word);
+    }
 
     let mut long = sound(ExecKind::Kernel);
     long[0x78..0x7C].copy_from_slice(&0xFFFF_FFFF_u32.to_le_bytes());

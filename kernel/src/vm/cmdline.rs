@@ -70,22 +70,31 @@ pub enum CmdlineError {
     },
 }
 
+/// Whether a file's command line may be given to its kernel.
+///
+/// # Errors
+/// [`CmdlineError`].
+pub fn check_words(file: &[u8]) -> Result<(), CmdlineError> {
+    if let Some((at, byte)) = file.iter().enumerate().find(|(_, byte)| !(0x20..0x7F).contains(*byte)) {
+        return Err(CmdlineError::Byte { at, byte: *byte });
+    }
+    let mut words = file.split(|b| *b == b' ').filter(|word| !word.is_empty()).map(String::from_utf8_lossy);
+    match words.find(|word| !is_allowed(word)) {
+        Some(word) => Err(CmdlineError::Word { word: word.chars().take(80).collect() }),
+        None => Ok(()),
+    }
+}
+
 /// The whole command line: the file's words, then `extra`, then the guest's. The kernel lets the last of repeated
 /// words count, so what is ours holds.
 ///
 /// # Errors
 /// [`CmdlineError`].
 pub fn command_line(file: &[u8], extra: &str, guest: &GuestArguments) -> Result<String, CmdlineError> {
-    if let Some(at) = file.iter().position(|byte| !(0x20..0x7F).contains(byte)) {
-        return Err(CmdlineError::Byte { at, byte: file[at] });
-    }
+    check_words(file)?;
     let mut line = String::new();
     for word in file.split(|b| *b == b' ').filter(|word| !word.is_empty()) {
-        let word = String::from_utf8_lossy(word);
-        if !is_allowed(&word) {
-            return Err(CmdlineError::Word { word: word.chars().take(80).collect() });
-        }
-        line.push_str(&word);
+        line.push_str(&String::from_utf8_lossy(word));
         line.push(' ');
     }
     line.push_str(extra);

@@ -13,7 +13,7 @@ mod plan;
 mod release;
 mod wake;
 
-pub use cmdline::{CmdlineError, command_line};
+pub use cmdline::{CmdlineError, check_words, command_line};
 pub use cpio::Archive;
 pub use initramfs::{InitramfsError, initramfs, initramfs_key};
 pub use modules::{ModuleError, ModuleFile, NEEDED, needed_modules};

@@ -19,6 +19,10 @@ fn main() -> ExitCode {
 }
 
 fn execute(exec: Exec) -> ExitCode {
+    // What the arguments are is told of any program, also of one that may not run.
+    if exec.arguments.first().is_some_and(|word| word == "--help" || word == "-h") {
+        return print(&format!("{}\n", run::help(exec.wanted.kind).trim_end()));
+    }
     let mut say = |passed: Passed| {
         if exec.verbose {
             note(&format!("check {} of 7 ({}): {}", passed.step.number(), passed.step.title(), passed.note));

@@ -1,6 +1,7 @@
-//! How much memory the maps of an object take, before the kernel is asked for any of it.
+//! What the maps of an object ask for, before the kernel is asked for any of it.
 
 use aya_obj::generated::bpf_map_type::{self, *};
+use aya_obj::maps::PinningType;
 use aya_obj::{Map, Object};
 
 use crate::run::Failure;
@@ -10,7 +11,7 @@ const ENTRY: u64 = 48;
 /// Bytes of a page of an arena, whose entries are pages.
 const PAGE: u64 = 4096;
 
-/// Refuses an object whose maps take more than `most` bytes.
+/// Refuses an object whose maps take more than `most` bytes, or are to be pinned.
 ///
 /// # Errors
 /// [`Failure`] that names the largest map, or says that the object cannot be read.
@@ -18,6 +19,12 @@ pub(super) fn check(object: &[u8], most: u64) -> Result<(), Failure> {
     let object = rvf_bpf::for_loader(object).map_err(|e| Failure::refused(e.to_string()))?;
     let parsed = Object::parse(&object)
         .map_err(|e| Failure::failed(format!("the object cannot be loaded: {}", super::load::chain(&e))))?;
+    if let Some((name, _)) = parsed.maps.iter().find(|(_, map)| map.pinning() != PinningType::None) {
+        let name = name.escape_default();
+        return Err(Failure::refused(format!(
+            "the program wants its map '{name}' pinned, to be there after it; nothing is left behind here"
+        )));
+    }
     let cpus = aya::util::nr_cpus()
         .map_err(|(path, e)| Failure::missing(format!("the number of processors: {path}: {e}")))?;
     let mut sizes: Vec<(u64, &str)> =

@@ -26,7 +26,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use clap::Parser as _;
-use rvf_bpf::{ProgramType, wire};
+use rvf_bpf::{Builtin, ProgramType, wire};
 
 use crate::facts::FactsOf;
 use crate::run::{Failure, Run};
@@ -76,6 +76,30 @@ pub struct Args {
     pub program: Option<String>,
 }
 
+impl Args {
+    /// An option that was given and that this program would not heed: a rule that is not in force must not look as if it were.
+    fn stray(&self, builtin: Option<Builtin>) -> Option<&'static str> {
+        let (distance, filter, ports) = match builtin {
+            Some(builtin) => {
+                (builtin == Builtin::Distance, builtin == Builtin::Filter, builtin == Builtin::Ports)
+            }
+            // What a program of others is for is not known.
+            None => (false, false, false),
+        };
+        let other = builtin.is_none();
+        let given = [
+            (self.hot.is_some(), distance, "--hot"),
+            (self.generic, distance || other, "--generic"),
+            (self.native, distance || other, "--native"),
+            (self.egress, filter || other, "--egress"),
+            (!self.rule.is_empty(), filter, "--rule"),
+            (self.elsewhere.is_some(), filter, "--elsewhere"),
+            (!self.allow.is_empty(), ports, "--allow"),
+        ];
+        given.into_iter().find(|(given, heeded, _)| *given && !heeded).map(|(_, _, name)| name)
+    }
+}
+
 /// The arguments, explained.
 #[must_use]
 pub fn help() -> String {
@@ -107,11 +131,11 @@ pub fn run(run: &Run) -> Result<u8, Failure> {
         }
     };
     let builtin = facts.builtin;
-    if builtin.is_none() && run.verified.signer.is_none() {
-        return Err(Failure::refused(
-            "no trusted key signed this eBPF program, and it is none of those that come with rvf-exec; \
-             sign it with: rvf sign STORE --key KEY --segment ebpf",
-        ));
+    if let Some(option) = args.stray(builtin) {
+        let name = builtin.map_or(run.verified.name.as_str(), |builtin| builtin.name());
+        return Err(Failure::usage(format!(
+            "{name} has no use for {option}; --help lists what is for which program"
+        )));
     }
     let kind = match builtin {
         Some(builtin) if builtin.program_type() == ProgramType::TcIngress && args.egress => {

@@ -35,7 +35,8 @@ pub(super) fn keep_for_loading(kind: ProgramType, owner: (u32, u32)) -> Result<A
     if !absent.is_empty() {
         let all: Vec<String> = wanted.iter().map(ToString::to_string).collect();
         return Err(Failure::missing(format!(
-            "loading an eBPF program needs {}; this process lacks {}. Run it as root: sudo rvf-exec ...",
+            "loading an eBPF program needs {}; this process lacks {}. Run it as root, by the store: sudo rvf-exec STORE --kind ebpf --name NAME -- ARGS (root cannot \
+             enter the mount of another user)",
             all.join(", "),
             absent.join(", ")
         )));

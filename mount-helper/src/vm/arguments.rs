@@ -74,6 +74,21 @@ impl Arguments {
                     word.display()
                 ));
             }
+            const OPTIONS: [&str; 10] = [
+                "--port",
+                "-p",
+                "--memory",
+                "--vcpus",
+                "--boot-timeout",
+                "--accel",
+                "--devices",
+                "--modules",
+                "--guest",
+                "--no-cache",
+            ];
+            if !OPTIONS.contains(&name) {
+                return Err(format!("a kernel takes no option {name}; see rvf-exec --help-of kernel"));
+            }
             if name == "--no-cache" && inline.is_none() {
                 this.cached = false;
                 continue;

@@ -67,7 +67,8 @@ impl Launch<'_> {
             match watch(&mut machine, until)? {
                 Event::Word(Word::Ready { ours }) => break ours,
                 Event::Word(Word::Failed(reason)) => {
-                    return Err(Failure::failed(format!("the guest cannot serve: {reason}")));
+                    let more = self.parts.suspicion();
+                    return Err(Failure::failed(format!("the guest cannot serve: {reason}{more}")));
                 }
                 Event::Word(Word::Awake(_)) => {}
                 Event::Signal => return Ok(Launched::Ended),
@@ -87,7 +88,8 @@ impl Launch<'_> {
                     let text = machine.last_words("it still runs");
                     let seconds = self.arguments.boot_time.as_secs();
                     return Err(Failure::limit(format!(
-                        "the guest did not answer within {seconds} s (--boot-timeout): {text}"
+                        "the guest did not answer within {seconds} s (--boot-timeout): {text}{}",
+                        self.parts.suspicion()
                     )));
                 }
             }

@@ -66,6 +66,17 @@ impl Parts {
         })
     }
 
+    /// Why a kernel may find no devices, where that may be why.
+    pub(super) fn suspicion(&self) -> String {
+        match &self.release {
+            Some(release) if self.modules.is_empty() => format!(
+                "; it got no modules, for there is no /lib/modules/{release}: a distribution's kernel finds neither drive nor \
+                 network without; --modules DIR says where they are"
+            ),
+            _ => String::new(),
+        }
+    }
+
     /// For `--verbose`.
     pub(super) fn said(&self) -> String {
         let modules = if self.modules.is_empty() { "none".to_owned() } else { self.modules.join(" ") };

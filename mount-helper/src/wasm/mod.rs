@@ -33,12 +33,14 @@ arguments of wasm programs:
   QUERY                   find the nearest vectors: numbers separated by commas, or another form that query/in takes; without
                           QUERY it is read from stdin. For modules that export the query functions (rvf_abi)
   -k N                    how many (10)
-  --invoke NAME [VALUES]  call the exported function NAME with these numbers, and print what it returns
+  --invoke NAME [VALUES]  call the exported function NAME with these numbers, and print what it returns; all that follows NAME
+                          are values, so options come before
   --fuel N                steps that it may take, about one an instruction (100000000000)
   --time-limit SECONDS    seconds that it may take (30)
   --memory MIB            memory that it may use (64)
   --no-cache              compile anew, and keep nothing";
 
+const SEE: &str = "see rvf-exec --help-of wasm";
 /// Bytes of memory that the engine itself may need, whatever the module gets.
 const OWN_MEMORY: u64 = 512 << 20;
 
@@ -68,7 +70,7 @@ fn parse(arguments: &[OsString]) -> Result<Arguments, Failure> {
         let word = word?;
         let mut number = |least: u64, most: u64| -> Result<u64, Failure> {
             let value =
-                words.next().ok_or_else(|| Failure::usage(format!("{word} needs a value\n{HELP}")))??;
+                words.next().ok_or_else(|| Failure::usage(format!("{word} needs a value; {SEE}")))??;
             let parsed = value.parse().ok().filter(|n| (least..=most).contains(n));
             parsed.ok_or_else(|| {
                 Failure::usage(format!("{word} {value}: a number from {least} to {most} is needed"))
@@ -81,18 +83,16 @@ fn parse(arguments: &[OsString]) -> Result<Arguments, Failure> {
             "--memory" => limits.memory = number(1, 4096)? << 20,
             "--no-cache" => cached = false,
             "--invoke" => {
-                let name = words
-                    .next()
-                    .ok_or_else(|| Failure::usage(format!("--invoke needs a name\n{HELP}")))??;
+                let name =
+                    words.next().ok_or_else(|| Failure::usage(format!("--invoke needs a name; {SEE}")))??;
                 invoke = Some((name, words.by_ref().collect::<Result<Vec<String>, _>>()?));
             }
-            "-h" | "--help" => return Err(Failure::usage(HELP)),
             // A number may be negative.
             option
                 if option.starts_with('-')
                     && !option[1..].starts_with(|c: char| c.is_ascii_digit() || c == '.') =>
             {
-                return Err(Failure::usage(format!("unknown argument {}\n{HELP}", option.escape_default())));
+                return Err(Failure::usage(format!("unknown argument {}; {SEE}", option.escape_default())));
             }
             _ if text.is_some() => {
                 return Err(Failure::usage("one QUERY at a time; several come from stdin, a line each"));

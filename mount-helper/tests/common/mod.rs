@@ -226,6 +226,8 @@ pub(crate) fn refused(wanted: &Wanted) -> (u8, String) {
 /// The fields of a bzImage header that tell what it is.
 pub(crate) fn bz_image() -> Vec<u8> {
     let mut image = vec![0x90; 0x400];
+    image[0x1F1] = 1;
+    image[0x1F4..0x1F8].copy_from_slice(&0_u32.to_le_bytes());
     image[0x1FE..0x200].copy_from_slice(&[0x55, 0xAA]);
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&0x020F_u16.to_le_bytes());
