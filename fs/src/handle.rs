@@ -106,6 +106,12 @@ impl Writers {
         }
     }
 
+    /// The processes that have written, as far as they are remembered.
+    #[must_use]
+    pub fn processes(&self) -> &[u32] {
+        &self.processes
+    }
+
     /// Whether this thread's process has written.
     #[must_use]
     pub fn has(&self, thread: u32) -> bool {

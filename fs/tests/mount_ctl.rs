@@ -42,6 +42,30 @@ fn a_line_is_run_when_it_is_whole() {
     drop(other);
 }
 
+/// Whoever opened the file may close it before those it was opened for have written all of a line.
+#[test]
+fn a_line_is_not_run_while_its_writer_is_at_it() {
+    need_fuse!();
+    let m = Mounted::new(20);
+    let script = "p=$(mktemp -d); mkfifo $p/a $p/b; exec 3> $1
+        ( printf \"$2\" >&3; echo > $p/a; read -r x < $p/b; printf \"$3\" >&3 ) &
+        read -r x < $p/a; exec 3>&-; echo > $p/b; wait $!; rm -r $p";
+    let shared = |file: &str, first: &str, second: &str| {
+        let output = Command::new("bash")
+            .args(["-c", script, "bash", file, first, second])
+            .current_dir(&m.at)
+            .output()
+            .expect("bash");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    };
+    shared("ctl", "delete 1", "50\n");
+    assert!(!m.path("vectors/150").exists());
+    // Nor is half a file taken.
+    shared("ingest/a.csv", "id,v0,v1,v2,v3\n1,0,0,0,1\n2,0,0", ",0,1\n");
+    wait_until("it is taken", || m.status("vectors") == "21");
+    assert_eq!(m.read("error"), "");
+}
+
 /// What a killed writer had meant to write is not known.
 #[test]
 fn half_a_line_of_a_killed_writer_is_not_run() {

@@ -175,11 +175,14 @@ fn killed(handle: &Handle, closer: Caller) -> Option<i32> {
     crate::sys::killed_by(closer.thread).filter(|_| handle.writers.lock().has(closer.thread))
 }
 
-/// Whether this close is the last one that counts: neither the closing process nor the one that opened the file has
-/// another descriptor for it.
+/// Whether this close is the last one that counts: neither the closing process, nor the one that opened the file, nor one that
+/// has written to it has another descriptor for it.
 fn closes_for_good(handle: &Handle, closer: Caller) -> bool {
     let open_in = |process: u32| process != 0 && crate::sys::has_open_for_writing(process, handle.ino);
-    !open_in(closer.thread) && (closer.thread == handle.opener || !open_in(handle.opener))
+    let mut others = handle.writers.lock().processes().to_vec();
+    others.push(handle.opener);
+    others.retain(|other| *other != closer.thread);
+    !open_in(closer.thread) && !others.into_iter().any(open_in)
 }
 
 /// A file that was created and never written to is refused at close; a shell also closes once before it writes, and
