@@ -75,8 +75,14 @@ fn warm_up(store: &Store) {
 
 fn serve(store: std::sync::Arc<Store>, port: u16) -> std::io::Result<Server> {
     // A machine of 128 MiB must not end for what one client sends.
-    let options =
-        Options { max_connections: 16, max_body: 4 << 20, body_budget: 8 << 20, ..Options::default() };
+    let options = Options {
+        max_connections: 16,
+        max_body: 4 << 20,
+        body_budget: 8 << 20,
+        max_answer: 8 << 20,
+        answer_budget: 16 << 20,
+        ..Options::default()
+    };
     let server = Server::bind(("0.0.0.0", port), store, options)?;
     for wait in [sys::wait_for_end as fn(), machine::listen_to_console] {
         let stopper = server.stopper()?;
