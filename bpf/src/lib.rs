@@ -6,6 +6,7 @@
 //! reference stores instructions, or an ELF object, or anything else alike; [`Program::form`] looks.
 
 mod builtin;
+mod contents;
 mod embed;
 pub mod hot;
 pub mod maps;
@@ -13,6 +14,7 @@ mod sections;
 pub mod wire;
 
 pub use builtin::Builtin;
+pub use contents::Contents;
 pub use embed::{EmbedError, MAX_PROGRAM_BYTES, ProgramOptions, ProgramPayload, ProgramType};
 pub use rvf_format::Integrity;
 pub use sections::for_loader;
@@ -73,7 +75,7 @@ pub struct Program<'a> {
     pub attach_type: u8,
     /// 0.
     pub flags: u32,
-    /// Instructions, modulo 65,536.
+    /// Bytes of the program by 8, modulo 65,536: its instructions only where it is nothing else.
     pub insn_count: u16,
     /// Largest dimension that the program handles.
     pub max_dimension: u16,
@@ -178,6 +180,11 @@ impl<'a> Program<'a> {
         } else {
             Form::Other
         }
+    }
+
+    /// What the program holds; `None` when it is no ELF object or a damaged one. O(sections + symbols).
+    pub fn contents(&self) -> Option<Contents> {
+        (self.form() == Form::Elf).then(|| Contents::of(self.program)).flatten()
     }
 
     /// Whether the instruction count is that of the program, which the writer keeps modulo 65,536.

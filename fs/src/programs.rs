@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use rvf_bpf::Program;
+use rvf_bpf::{Form, Program};
 use rvf_cow::View;
 use rvf_format::{SegType, Segment, hot, level0, quant, refcount, sketch};
 use rvf_kernel::{Dashboard, Kernel, Wasm, entry};
@@ -157,15 +157,20 @@ pub fn image_range(snap: &Snap, part: &Part, kind: ProgramKind) -> Range<u64> {
     }
 }
 
+const BPF: &str = "bpf";
+const WASM32: &str = "wasm32";
+
 /// The machine that a program is for.
 #[must_use]
 pub fn arch(snap: &Snap, part: &Part) -> Option<&'static str> {
     let segment = part.segment()?;
-    let payload = segment.payload_of(snap.view.bytes());
     match segment.kind() {
-        SegType::KERNEL => Kernel::parse(payload).ok().map(|kernel| kernel.header.arch_name()),
-        SegType::EBPF => Some("bpf"),
-        SegType::WASM => Wasm::parse(payload).ok().map(|wasm| wasm.target_name()),
+        SegType::KERNEL => {
+            let payload = segment.payload_of(snap.view.bytes());
+            Kernel::parse(payload).ok().map(|kernel| kernel.header.arch_name())
+        }
+        SegType::EBPF => Some(BPF),
+        SegType::WASM => Some(WASM32),
         _ => None,
     }
 }
@@ -203,27 +208,37 @@ pub fn info(object: &mut Map<String, Value>, segment: &Segment, payload: &[u8]) 
         }
         SegType::EBPF => {
             let program = Program::parse(payload).map_err(|error| error.to_string())?;
+            set("arch", BPF.into());
             set("program_type", program.type_name().into());
             set("attach_type", program.attach_name().into());
-            set("instructions", program.insn_count.into());
             set("max_dimension", program.max_dimension.into());
-            set("maps", program.map_count.into());
             set("form", format!("{:?}", program.form()).to_lowercase().into());
-            set("program_size", program.program.len().into());
-            set("btf_size", program.btf.len().into());
-            set("program_hash", hex(&program.program_hash));
+            set("image_size", program.program.len().into());
+            set("image_hash", hex(&program.program_hash));
             set("integrity", program.integrity().word().into());
+            // The header counts an object's bytes as instructions, and nothing of what is in it.
+            if let Some(contents) = program.contents() {
+                set("sections", contents.sections.into());
+                set("instructions", contents.instructions.into());
+                if let Some(maps) = contents.maps {
+                    set("maps", maps.into());
+                }
+                set("btf_size", contents.btf_size.into());
+            } else if program.form() == Form::Instructions {
+                set("instructions", (program.program.len() / 8).into());
+            }
         }
         SegType::WASM => {
             let wasm = Wasm::parse(payload).map_err(|error| error.to_string())?;
+            set("arch", WASM32.into());
             set("role", wasm.role_name().into());
             set("target", wasm.target_name().into());
             set("features", wasm.feature_names().into());
             set("exports", wasm.export_count.into());
             set("min_pages", wasm.min_pages.into());
             set("max_pages", wasm.max_pages.into());
-            set("bytecode_size", wasm.bytecode.len().into());
-            set("bytecode_hash", hex(&wasm.bytecode_hash));
+            set("image_size", wasm.bytecode.len().into());
+            set("image_hash", hex(&wasm.bytecode_hash));
             set("integrity", wasm.integrity().word().into());
         }
         SegType::DASHBOARD => {

@@ -213,6 +213,37 @@ fn programs_are_replaced_renamed_and_removed() {
     assert!(check.expect("rvf check").status.success());
 }
 
+/// Numbers of what is in a program are those of the object and not of its file.
+#[test]
+fn info_says_what_is_in_a_program() {
+    need_fuse!();
+    let m = Mounted::new(1);
+    let object = rvf_bpf::Builtin::Ports.object();
+    fs::write(m.path("ebpf/ports.o"), object).expect("an object");
+    let ebpf = info(&m, "ebpf");
+    assert_eq!((&ebpf["arch"], &ebpf["image_size"]), (&"bpf".into(), &object.len().into()));
+    assert_eq!(ebpf["sections"], serde_json::json!(["socket"]));
+    assert_eq!(
+        (&ebpf["instructions"], &ebpf["maps"], &ebpf["btf_size"]),
+        (&135.into(), &2.into(), &2703.into())
+    );
+    let digest: String = rvf_bpf::Builtin::Ports.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(ebpf["image_hash"], digest.as_str());
+
+    fs::write(m.path("ebpf/bare.json"), r#"{"program_type": "xdp"}"#).expect("options");
+    fs::write(m.path("ebpf/bare"), [0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
+        .expect("instructions");
+    let bare = info(&m, "ebpf");
+    assert_eq!((&bare["form"], &bare["instructions"]), (&"instructions".into(), &2.into()));
+    assert_eq!((bare.get("maps"), bare.get("btf_size")), (None, None), "nothing tells");
+
+    fs::write(m.path("wasm/m.wasm"), WASM).expect("a module");
+    let wasm = info(&m, "wasm");
+    assert_eq!((&wasm["arch"], &wasm["image_size"]), (&"wasm32".into(), &WASM.len().into()));
+    let arch = format!("getfattr --absolute-names --only-values -n user.rvf.arch {}/wasm/m", m.at.display());
+    assert_eq!(m.sh_ok(&arch), "wasm32");
+}
+
 #[test]
 fn entries_are_executable_only_where_that_was_asked_for() {
     need_fuse!();
