@@ -4,7 +4,7 @@
 use rvf_bpf::{ProgramOptions, ProgramPayload, ProgramType};
 use rvf_cow::{EmbedReport, Embedding, Store};
 use rvf_format::SegType;
-use rvf_kernel::{Arch, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
+use rvf_kernel::{Arch, ImageForm, KernelOptions, KernelPayload, Wasm, WasmOptions, WasmPayload};
 use serde_json::{Map, Value};
 
 use crate::data::error::printable;
@@ -13,6 +13,9 @@ use crate::node::ProgramKind;
 
 /// Longest text of options.
 const MAX_OPTIONS_BYTES: usize = 64 << 10;
+
+/// The machine of eBPF objects, in the header of an ELF file.
+const MACHINE_BPF: u16 = 247;
 
 const KERNEL: &[&str] = &["arch", "cmdline", "api_port", "min_memory_mb", "vcpus"];
 const EBPF: &[&str] = &["program_type", "max_dimension"];
@@ -41,6 +44,23 @@ pub fn parse_options(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
         Ok(_) => Err(Error::invalid("options are a JSON object, such as {\"cmdline\": \"quiet\"}")),
         Err(error) => Err(Error::invalid(format!("options are a JSON object: {error}"))),
     }
+}
+
+/// That a program belongs into another directory, for one that was refused in its own; `None` where its first bytes do not
+/// say what it is.
+#[must_use]
+pub fn misplaced(here: ProgramKind, program: &[u8]) -> Option<Error> {
+    let kind = if program.starts_with(b"\0asm") {
+        ProgramKind::Wasm
+    } else if program.starts_with(b"\x7fELF") && program.get(18..20) == Some(&MACHINE_BPF.to_le_bytes()) {
+        ProgramKind::Ebpf
+    } else if matches!(ImageForm::of(program), Ok(Some(ImageForm::Linux(_)))) {
+        ProgramKind::Kernel
+    } else {
+        return None;
+    };
+    (kind != here)
+        .then(|| Error::invalid(format!("this is {}, which goes to {}/", kind.image(), kind.directory())))
 }
 
 /// What is recorded beside a program.

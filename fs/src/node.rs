@@ -154,6 +154,16 @@ impl ProgramKind {
             Self::Wasm => "wasm",
         }
     }
+
+    /// What an image is.
+    #[must_use]
+    pub const fn image(self) -> &'static str {
+        match self {
+            Self::Kernel => "a kernel image",
+            Self::Ebpf => "an eBPF object",
+            Self::Wasm => "a WASM module",
+        }
+    }
 }
 
 /// A directory or file of one store.

@@ -286,7 +286,7 @@ fn logs_go_where_they_are_sent() {
     for line in text.lines() {
         serde_json::from_str::<serde_json::Value>(line).expect("a JSON line");
     }
-    assert!(text.contains("refused: x: x: a name in vectors/ is a vector id"), "{text}");
+    assert!(text.contains("refused: x: a name in vectors/ is a vector id"), "{text}");
 }
 
 #[test]

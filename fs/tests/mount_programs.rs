@@ -153,6 +153,29 @@ fn wrong_things_are_refused_whole() {
         assert!(!fs::read_to_string(m.path(directory).join("error")).expect("error").is_empty());
         assert_eq!(m.list(directory), ["error"]);
     }
+    let object = rvf_bpf::Builtin::Ports.object();
+    let table: [(&str, &[u8], &str); 6] = [
+        (
+            "ebpf/ok.wasm",
+            WASM,
+            "ok.wasm: a name that ends in .wasm is that of a WASM module, which goes to wasm/\n",
+        ),
+        (
+            "wasm/prog.o",
+            object,
+            "prog.o: a name that ends in .o is that of an eBPF object, which goes to ebpf/\n",
+        ),
+        ("kernel/prog", object, "prog: this is an eBPF object, which goes to ebpf/\n"),
+        ("kernel/ok", WASM, "ok: this is a WASM module, which goes to wasm/\n"),
+        ("ebpf/bzImage", &bz_image(1), "bzImage: this is a kernel image, which goes to kernel/\n"),
+        ("wasm/bzImage", &bz_image(1), "bzImage: this is a kernel image, which goes to kernel/\n"),
+    ];
+    for (to, program, why) in table {
+        let refused = m.write(to, program).expect_err(to);
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL), "{to}");
+        let directory = to.split('/').next().expect("a directory");
+        assert_eq!(fs::read_to_string(m.path(directory).join("error")).expect("error"), why);
+    }
     let refused = m.write("wasm/-x", WASM).expect_err("a name that looks like an option");
     assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
     assert_eq!(fs::metadata(&m.source).expect("stat").len(), before);

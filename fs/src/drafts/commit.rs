@@ -162,7 +162,10 @@ impl StoreDir {
         // What was said of this very file counts more.
         options.extend(draft.options().into_iter().map(|(key, value)| (key, value.into())));
         let options = Options::from_keys(kind, &options)?;
-        Payload::new(content.as_slice(), &options)?.embed(&self.store, stem)?;
+        let program = content.as_slice();
+        let payload = Payload::new(program, &options)
+            .map_err(|error| embedding::misplaced(kind, program).unwrap_or(error))?;
+        payload.embed(&self.store, stem)?;
         if let Some(options) = options_draft {
             self.drafts.remove(&options);
         }

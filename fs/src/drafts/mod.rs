@@ -51,7 +51,7 @@ pub enum NameKind {
 /// What `name` in `place` means.
 ///
 /// # Errors
-/// [`Error::Invalid`] with the names that would do.
+/// [`Error::Invalid`] with the names that would do; it does not repeat this one.
 pub fn name_kind(place: Place, name: &str) -> Result<NameKind, Error> {
     let temporary = is_temporary(name);
     match place {
@@ -59,7 +59,7 @@ pub fn name_kind(place: Place, name: &str) -> Result<NameKind, Error> {
         Place::Ingest if name.to_ascii_lowercase().ends_with(".ids.npy") => Ok(NameKind::Ids),
         Place::Ingest => Format::from_name(name).map(NameKind::Rows).ok_or_else(|| {
             Error::invalid(format!(
-                "{name}: what is in it cannot be told from its name; use {}, or a temporary name (.NAME, NAME.tmp, NAME.part, NAME~) and rename it",
+                "what is in it cannot be told from its name; use {}, or a temporary name (.NAME, NAME.tmp, NAME.part, NAME~) and rename it",
                 Format::EXTENSIONS
             ))
         }),
@@ -67,24 +67,33 @@ pub fn name_kind(place: Place, name: &str) -> Result<NameKind, Error> {
             Some(id) => Ok(NameKind::Vector(id)),
             None if temporary || is_stream_editors(name, "") => Ok(NameKind::Temporary),
             None => Err(Error::invalid(format!(
-                "{name}: a name in vectors/ is a vector id, a whole number from 0 to {} without leading zeros", u64::MAX
+                "a name in vectors/ is a vector id, a whole number from 0 to {} without leading zeros",
+                u64::MAX
             ))),
         },
         Place::Metadata => match name.strip_suffix(".json").and_then(parse_id) {
             Some(id) => Ok(NameKind::Record(id)),
             None if temporary || is_stream_editors(name, ".json") => Ok(NameKind::Temporary),
-            None => Err(Error::invalid(format!("{name}: a name in metadata/ is ID.json, such as 7.json"))),
+            None => Err(Error::invalid("a name in metadata/ is ID.json, such as 7.json")),
         },
         Place::Programs(_) if temporary => Ok(NameKind::Temporary),
         Place::Programs(_) if name.ends_with(".json") => Ok(NameKind::Options),
         Place::Programs(kind) => match label::check_name(program_stem(kind, name)) {
             Ok(()) => Ok(NameKind::Program(kind)),
-            Err(why) => Err(Error::invalid(format!("{name}: {why}"))),
+            Err(why) => Err(Error::invalid(of_another_kind(kind, name).unwrap_or_else(|| why.to_owned()))),
         },
-        Place::Top => Err(Error::denied(format!(
-            "{name}: nothing can be created here; drop data into ingest/, or write vectors/ID and metadata/ID.json"
-        ))),
+        Place::Top => Err(Error::denied(
+            "nothing can be created here; drop data into ingest/, or write vectors/ID and metadata/ID.json",
+        )),
     }
+}
+
+/// Where a program belongs whose name says so.
+fn of_another_kind(here: ProgramKind, name: &str) -> Option<String> {
+    let (_, suffix) = name.rsplit_once('.')?;
+    let (kind, directory, _) =
+        ProgramKind::ALL.into_iter().find(|(kind, _, end)| *kind != here && *end == suffix)?;
+    Some(format!("a name that ends in .{suffix} is that of {}, which goes to {directory}/", kind.image()))
 }
 
 /// What a program is called whose file is called so: the suffix that images have here is no part of it.
@@ -296,10 +305,22 @@ mod tests {
             (Place::Programs(ProgramKind::Wasm), ".wasm", Some(NameKind::Temporary)),
             (Place::Programs(ProgramKind::Wasm), "x.o", None),
             (Place::Programs(ProgramKind::Wasm), "error", None),
+            (Place::Programs(ProgramKind::Ebpf), "x.o.o", None),
         ];
         for (place, name, kind) in table {
             assert_eq!(name_kind(place, name).ok(), kind, "{place:?} {name}");
         }
+    }
+
+    #[test]
+    fn names_say_where_a_program_belongs() {
+        let why = |kind, name| name_kind(Place::Programs(kind), name).expect_err(name).to_string();
+        assert!(why(ProgramKind::Ebpf, "ok.wasm").ends_with("a WASM module, which goes to wasm/"));
+        assert!(why(ProgramKind::Wasm, "prog.o").ends_with("an eBPF object, which goes to ebpf/"));
+        assert!(why(ProgramKind::Ebpf, "vmlinuz.bin").ends_with("a kernel image, which goes to kernel/"));
+        assert!(why(ProgramKind::Ebpf, "-x").starts_with("a name of a program begins"));
+        // One suffix is taken off.
+        assert!(why(ProgramKind::Ebpf, "x.o.o").starts_with("a name of a program is not"));
     }
 
     #[test]

@@ -308,9 +308,7 @@ impl Tree {
             },
             _ => return refused(Error::denied("this file is part of every store and keeps its name")),
         };
-        if let Err(error) = name_kind(place, new_name) {
-            return refused(error);
-        }
+        name_kind(place, new_name).inspect_err(|error| dir.refuse(place, new_name, error))?;
         if no_replace && self.child(to, new_name).is_ok() {
             return Err(Error::Exists { what: format!("{new_name} exists") });
         }
