@@ -21,6 +21,27 @@ pub fn helper() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(INSTALLED))
 }
 
+/// Why no entry of a mount of this source could be executed, if so.
+#[must_use]
+pub fn hindrance(helper: &Path, source: &Path) -> Option<String> {
+    if !helper.is_file() {
+        return Some(format!(
+            "rvf-exec, which runs them, is neither beside rvf-mount nor at {}",
+            helper.display()
+        ));
+    }
+    let sample = ExecEntry {
+        helper: helper.to_path_buf(),
+        store: absolute(source),
+        kind: ExecKind::Wasm,
+        name: "sample".into(),
+        segment: 1,
+        offset: 0,
+        digest: [0; 32],
+    };
+    sample.render().err().map(|error| format!("{error} ({})", helper.display()))
+}
+
 /// The text of an entry. Hashes the program's payload, once.
 ///
 /// # Errors
@@ -65,4 +86,25 @@ fn render(dir: &StoreDir, shown: &Shown, part: &Part, digest: [u8; 32]) -> Strin
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_entries_from_being_executed_is_known_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let source = Path::new("/data/a.rvf");
+        let helper = dir.path().join("rvf-exec");
+        let why = hindrance(&helper, source).expect("it is not there");
+        assert!(why.contains("beside rvf-mount") && why.contains(&helper.display().to_string()), "{why}");
+        std::fs::write(&helper, "").expect("a file");
+        assert_eq!(hindrance(&helper, source), None);
+        let blank = dir.path().join("my tools");
+        std::fs::create_dir(&blank).expect("a directory");
+        std::fs::write(blank.join("rvf-exec"), "").expect("a file");
+        let why = hindrance(&blank.join("rvf-exec"), source).expect("a blank");
+        assert!(why.contains("blank"), "{why}");
+    }
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use fuser::{Config, MountOption, Session, SessionACL};
 
 use crate::adapter::{Adapter, Mounted};
+use crate::executable;
 use crate::node::StoreId;
 use crate::options::{Arguments, Words, words};
 use crate::pool::Pool;
@@ -45,6 +47,10 @@ impl Failure {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let words = words(&arguments.options).map_err(Failure)?;
     let plan = Plan::new(arguments, words)?;
+    if let Some(why) = plan.hindrance() {
+        // A daemon in the background has no standard error, and whoever mounts should see it without a log.
+        let _ = writeln!(std::io::stderr(), "rvf-mount: warning: programs cannot be executed here: {why}");
+    }
     if arguments.foreground {
         start_log(arguments, true)?;
         return plan.serve(|| Ok(()));
@@ -114,6 +120,13 @@ impl Plan {
         let source = absolute(&arguments.source)?;
         heal(&arguments.mountpoint)?;
         let mountpoint = absolute(&arguments.mountpoint)?;
+        // Stacked mounts are of no use: the lower one stays, and keeps its daemon, until both are taken away.
+        if has_mount(&mountpoint) {
+            return Err(Failure::new(format!(
+                "{}: a store is mounted there already; unmount it first (umount {0})",
+                mountpoint.display()
+            )));
+        }
         if !mountpoint.is_dir() {
             return Err(Failure::new(format!(
                 "{}: not a directory; the mountpoint must be one",
@@ -141,6 +154,11 @@ impl Plan {
         });
         let config = config(arguments, &words, &source);
         Ok(Self { source, kind, mountpoint, settings, config, passthrough: !arguments.no_passthrough })
+    }
+
+    /// Why programs cannot be executed although that was asked for.
+    fn hindrance(&self) -> Option<String> {
+        self.settings.exec.then(|| executable::hindrance(&self.settings.helper, &self.source)).flatten()
     }
 
     fn source(&self) -> Result<Source, Failure> {
@@ -298,6 +316,37 @@ fn heal(mountpoint: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Whether what is mounted there is a store. Asks the list of mounts only, which answers whatever state a mount is in.
+fn has_mount(mountpoint: &Path) -> bool {
+    // Without the list nothing is known, and mounting works as ever.
+    let list = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    top_type(&list, mountpoint).is_some_and(|kind| kind == b"fuse.rvf")
+}
+
+/// The type of what is mounted at a path, uppermost, by the lines of `mountinfo` (see proc(5)).
+fn top_type<'a>(list: &'a [u8], mountpoint: &Path) -> Option<&'a [u8]> {
+    let at = escaped(mountpoint.as_os_str().as_bytes());
+    list.split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ').skip(4);
+            // The options, any number of optional fields, and a dash come between.
+            (fields.next()? == at).then(|| fields.skip_while(|field| *field != b"-").nth(1)).flatten()
+        })
+        .next_back()
+}
+
+/// A path as the list of mounts writes it.
+fn escaped(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => out.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
 fn detach(mountpoint: &Path) {
     if sys::detach(mountpoint).is_ok() {
         return;
@@ -348,4 +397,25 @@ fn start_log(arguments: &Arguments, foreground: bool) -> Result<(), Failure> {
     }
     std::panic::set_hook(Box::new(|info| tracing::error!("panic: {info}")));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uppermost_mount_of_a_path_counts() {
+        let list = b"36 25 0:31 / /mnt/a rw,nosuid shared:1 master:2 - fuse.rvf /a.rvf rw\n\
+            37 25 0:32 / /mnt/a rw - tmpfs none rw\n\
+            38 25 0:33 / /mnt/my\\040a rw,nosuid - fuse.rvf /a.rvf rw\n\
+            39 25 0:34 / /mnt/b rw - tmpfs none rw\n\
+            40 25 0:35 / /mnt/b ro - fuse.rvf fuse.rvf ro\n\
+            short line\n";
+        let kind = |path: &str| top_type(list, Path::new(path));
+        assert_eq!(kind("/mnt/a"), Some(&b"tmpfs"[..]));
+        assert_eq!(kind("/mnt/my a"), Some(&b"fuse.rvf"[..]));
+        assert_eq!(kind("/mnt/b"), Some(&b"fuse.rvf"[..]));
+        assert_eq!(kind("/mnt"), None);
+        assert_eq!(top_type(b"", Path::new("/mnt/a")), None);
+    }
 }

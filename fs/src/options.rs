@@ -129,6 +129,12 @@ pub fn words(lists: &[String]) -> Result<Words, String> {
             | "_netdev" | "sync" | "async" | "dirsync" | "diratime" | "nodiratime" | "norelatime"
             | "lazytime" | "nolazytime" | "comment" | "silent" | "loud" | "iversion" | "noiversion"
             | "mand" | "nomand" => {}
+            "remount" => {
+                return Err(
+                    "-o remount: a mount cannot be changed; unmount it (umount MOUNTPOINT), then mount it anew with other options"
+                        .into(),
+                );
+            }
             _ if key.starts_with("x-") || key.starts_with("X-") => {}
             _ => {
                 return Err(format!(
@@ -177,6 +183,7 @@ mod tests {
         );
         assert_eq!(words(&["ro".into(), "rw".into()]).map(|words| words.read_only), Ok(Some(false)));
         assert!(list("frob").expect_err("unknown").starts_with("-o frob: unknown option"));
+        assert!(list("remount,ro").expect_err("not supported").contains("unmount it"));
         assert_eq!(list("uid=me").expect_err("no number"), "-o uid=me: uid takes a number");
     }
 }

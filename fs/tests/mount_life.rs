@@ -66,6 +66,7 @@ fn what_cannot_be_mounted_is_refused_in_one_line() {
     }
     let output = mount(&good, &at, &["-o", "frob"]);
     assert!(one_line(&output).contains("-o frob: unknown option"));
+    assert!(one_line(&mount(&good, &at, &["-o", "remount,ro"])).contains("a mount cannot be changed"));
     assert_eq!(mount(&good, &at, &["--frob"]).status.code(), Some(2));
     assert!(!is_mounted(&at));
 }
@@ -105,6 +106,68 @@ fn the_command_returns_when_the_mount_is_ready_and_umount_ends_it() {
         ],
     );
     assert_eq!(text, "got \n");
+}
+
+#[test]
+fn a_store_is_not_mounted_over_another() {
+    need_fuse!();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (source, at) = (dir.path().join("a.rvf"), dir.path().join("my mnt"));
+    drop(make_store(&source, 3));
+    fs::create_dir(&at).expect("a mountpoint");
+    assert!(mount(&source, &at, &[]).status.success());
+    for again in [at.clone(), at.join("vectors/..")] {
+        let output = mount(&source, &again, &["--read-only"]);
+        assert!(one_line(&output).contains("a store is mounted there already; unmount it first"));
+    }
+    umount(&at);
+    assert!(!is_mounted(&at), "there was one mount");
+}
+
+/// Only where it was asked for, and then when the mount is made: the entries themselves say nothing before they are run.
+#[test]
+fn entries_that_cannot_be_executed_are_warned_of() {
+    need_fuse!();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (source, at, tools) = (dir.path().join("a.rvf"), dir.path().join("mnt"), dir.path().join("my tools"));
+    drop(make_store(&source, 3));
+    fs::create_dir(&at).expect("a mountpoint");
+    fs::create_dir(&tools).expect("a directory");
+    let program = tools.join("rvf-mount");
+    fs::copy(env!("CARGO_BIN_EXE_rvf-mount"), &program).expect("the program");
+    fs::write(tools.join("rvf-exec"), "").expect("a file");
+    for (options, warned) in [("exec", true), ("ro", false)] {
+        let output =
+            Command::new(&program).args(["-o", options]).args([&source, &at]).output().expect("it runs");
+        assert!(output.status.success());
+        umount(&at);
+        if warned {
+            let line = one_line(&output);
+            assert!(
+                line.contains("warning") && line.contains("blank") && line.contains("my tools"),
+                "{line}"
+            );
+        } else {
+            assert!(output.stderr.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_error_file_keeps_the_last_refusal_and_its_time() {
+    need_fuse!();
+    let m = Mounted::new(3);
+    let time = |name: &str| fs::metadata(m.path(name)).expect("stat").modified().expect("a time");
+    let before = std::time::SystemTime::now();
+    assert!(m.write("vectors/x", "1,2,3,4\n").is_err());
+    let after = std::time::SystemTime::now();
+    let refused = time("vectors/error");
+    assert!(before <= refused && refused <= after, "{before:?} {refused:?} {after:?}");
+    let why = m.read("vectors/error");
+    m.write("vectors/7", "1,2,3,4\n").expect("a good one");
+    assert_eq!((m.read("vectors/error"), time("vectors/error"), time("error")), (why, refused, refused));
+    fs::remove_file(m.path("vectors/error")).expect("removed");
+    assert_eq!(m.read("vectors/error"), "");
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, S
 }
 
 /// The options that `rvf-mount` knows; with `-s` only these are passed on.
-const KNOWN: [&str; 29] = [
+const KNOWN: [&str; 30] = [
     "ro",
     "rw",
     "allow_other",
@@ -138,6 +138,8 @@ const KNOWN: [&str; 29] = [
     "users",
     "sync",
     "async",
+    // Known, and refused: left out, it would be a second mount.
+    "remount",
 ];
 
 /// The arguments for `rvf-mount`.
@@ -203,6 +205,8 @@ mod tests {
         let got = request(&["-sv", "/a", "/b", "-oro,weird,x-y=1,uid=5"]).expect("good");
         assert!(got.sloppy && got.verbose && !got.fake);
         assert_eq!(arguments(&got), ["-o", "ro,x-y=1,uid=5", "--", "/a", "/b"].map(OsString::from));
+        let got = request(&["/a", "/b", "-s", "-o", "remount,weird,ro"]).expect("good");
+        assert_eq!(arguments(&got), ["-o", "remount,ro", "--", "/a", "/b"].map(OsString::from));
         assert!(request(&["/a", "/b", "-fn", "-t", "rvf"]).expect("good").fake);
     }
 
