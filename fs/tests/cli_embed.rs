@@ -57,6 +57,10 @@ fn what_is_refused_changes_nothing_and_says_why() {
         (&["embed-kernel", "a.rvf", "--image-path", "text"][..], "arch"),
         (&["embed-kernel", "a.rvf", "--image-path", "empty"], "empty"),
         (&["embed-kernel", "a.rvf", "--image-path", "none"], "none"),
+        (
+            &["embed-kernel", "a.rvf", "--image-path", "."],
+            "unpacked kernel package, and this one has no boot/vmlinuz-*",
+        ),
         (&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--arch", "arm64"], "x86_64"),
         (&["embed-kernel", "a.rvf", "--image-path", "bzImage", "--cmdline", "a\nb"], "position 1"),
         (&["embed-ebpf", "a.rvf", "--program", "text"], "neither"),
@@ -133,6 +137,10 @@ fn programs_that_come_along_are_embedded_by_name() {
     for (args, word) in [
         (&["embed-ebpf", "a.rvf", "--builtin", "nothing"][..], "distance, filter or ports"),
         (&["embed-ebpf", "a.rvf"], "--program"),
+        (&["embed-ebpf", "a.rvf"], "--builtin"),
+        (&["embed-kernel", "a.rvf"], "--image-path"),
+        (&["embed-kernel", "a.rvf"], "--installed"),
+        (&["embed-kernel", "a.rvf", "--image-path", "x", "--installed"], "cannot be used with"),
         (&["embed-ebpf", "a.rvf", "--builtin", "ports", "--program", "x"], "cannot be used with"),
     ] {
         assert!(dir.fails(args, 2).contains(word), "{args:?}");

@@ -28,16 +28,16 @@ struct Destination {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(group(clap::ArgGroup::new("image").required(true).args(["image_path", "installed"])), after_help = "\
 Taken are 64-bit Linux boot images (bzImage, or an uncompressed arm64 or riscv64 Image) and ELF executables; with --arch also
 other images. Earlier kernels stay in the file; the newest is listed first, which is the one that other tools extract. The existing
 tools boot no kernel that was embedded with --bind or --bind-policy: they take the binding for the image.")]
 pub(super) struct KernelArgs {
     /// Kernel image to embed, or the directory of an unpacked distribution package that has one in boot/
-    #[arg(long, value_name = "FILE", required_unless_present = "installed")]
+    #[arg(long, value_name = "FILE")]
     image_path: Option<PathBuf>,
     /// The kernel of an installed distribution package: that of this release, or the one that runs
-    #[arg(long, value_name = "RELEASE", num_args = 0..=1, conflicts_with = "image_path")]
+    #[arg(long, value_name = "RELEASE", num_args = 0..=1)]
     installed: Option<Option<String>>,
     /// Machine: x86_64, aarch64 or riscv64; found from the image when not given
     #[arg(long, value_parser = |name: &str| Arch::from_name(name).ok_or("use x86_64, aarch64 or riscv64"))]
@@ -103,7 +103,7 @@ fn binding(args: &KernelArgs) -> Result<Option<Binding>, Failure> {
 /// The image's file.
 fn image_path(args: &KernelArgs) -> Result<PathBuf, Failure> {
     if let Some(given) = &args.image_path {
-        return if given.is_dir() { only_image(&given.join("boot")) } else { Ok(given.clone()) };
+        return if given.is_dir() { only_image(given) } else { Ok(given.clone()) };
     }
     let release = match args.installed.iter().flatten().next() {
         Some(release) => release.clone(),
@@ -122,9 +122,19 @@ fn image_path(args: &KernelArgs) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// The kernel image of a directory that has one.
-fn only_image(boot: &Path) -> Result<PathBuf, Failure> {
-    let list = std::fs::read_dir(boot).map_err(|e| Failure::file(boot, &e))?;
+/// The kernel image of an unpacked package that has one.
+fn only_image(package: &Path) -> Result<PathBuf, Failure> {
+    let boot = package.join("boot");
+    let none = || {
+        Failure::new(format!(
+            "{}: a directory is taken for an unpacked kernel package, and this one has no boot/vmlinuz-*",
+            package.display()
+        ))
+    };
+    let list = std::fs::read_dir(&boot).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => none(),
+        _ => Failure::file(&boot, &e),
+    })?;
     let is_image = |path: &PathBuf| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("vmlinuz"))
     };
@@ -135,7 +145,7 @@ fn only_image(boot: &Path) -> Result<PathBuf, Failure> {
         (Some(_), false) => {
             Err(Failure::new(format!("{}: more than one vmlinuz; give the file", boot.display())))
         }
-        (None, _) => Err(Failure::new(format!("{}: no vmlinuz in it", boot.display()))),
+        (None, _) => Err(none()),
     }
 }
 
@@ -163,7 +173,7 @@ pub(super) fn kernel(args: &KernelArgs, out: &mut Out) -> Result<(), Failure> {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(group(clap::ArgGroup::new("object").required(true).args(["program", "builtin"])), after_help = "\
 Taken are objects as clang --target=bpf -c makes them, and with --program-type bare instructions. Earlier programs stay in the
 file; the newest is listed first, which is the one that other tools extract.
 
@@ -171,10 +181,10 @@ Programs that come with rvf, compiled: distance answers queries over the hottest
 redirects traffic by port and by whether the store has a vector, ports lets allowed ports through to a packet socket.")]
 pub(super) struct EbpfArgs {
     /// eBPF object to embed
-    #[arg(long, value_name = "FILE", required_unless_present = "builtin")]
+    #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// One of the programs that come with rvf instead: distance, filter or ports
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["program", "program_type", "max_dimension"],
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["program_type", "max_dimension"],
         value_parser = |name: &str| Builtin::from_name(name).ok_or("use distance, filter or ports"))]
     builtin: Option<Builtin>,
     /// xdp, tc, tc-egress, socket-filter, tracepoint, kprobe, cgroup-ingress or cgroup-egress; found from the object's sections when
