@@ -139,7 +139,9 @@ fn what_a_page_cannot_search_it_says() {
     let page = visit(&format!("{}?q=1,2", serving.url()));
     assert!(page.contains("2 numbers; a vector of this store has 4"), "{page}");
     let page = visit(&format!("{}?q=1,2,x,4", serving.url()));
-    assert!(page.contains("number 3 is not one"), "{page}");
+    assert!(page.contains("x is no number"), "{page}");
+    let page = visit(&format!("{}?q=abc", serving.url()));
+    assert!(page.contains("abc is no number"), "{page}");
     let child = dir.path().join("a.b.rvf");
     Store::open(&path, &OpenOptions::default())
         .unwrap()

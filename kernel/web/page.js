@@ -113,7 +113,7 @@ class Store {
     const remote = await Remote.open();
     const found = parse(await manifest(remote));
     if (found.segments.some(({ type }) => type === COW_MAP || type === DELTA)) {
-      throw new Error("this is a branch, which needs its parent; serve a store that stands alone (rvf derive -t snapshot)");
+      throw new Error("this is a branch, which needs its parent; serve a whole store made of it (rvf derive -t reindex, then rvf embed-wasm)");
     }
     const store = new Store();
     store.dimension = found.dimension;
@@ -196,11 +196,11 @@ function asked(store, text) {
   const words = text.trim().replace(/^\[|\]$/g, "").split(/[\s,;]+/).filter((word) => word !== "");
   if (words.length === 1 && /^\d+$/.test(words[0]) && store.dimension !== 1) return store.vector(BigInt(words[0]));
   const vector = Float32Array.from(words, Number);
+  const bad = vector.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw new Error(`${words[bad]} is ${Number.isFinite(Number(words[bad])) ? "too large" : "no number"}`);
   if (vector.length !== store.dimension) {
     throw new Error(`${vector.length} numbers; a vector of this store has ${store.dimension}`);
   }
-  const bad = vector.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0) throw new Error(`number ${bad + 1} is not one: ${words[bad]}`);
   return vector;
 }
 
@@ -253,6 +253,8 @@ async function main() {
     try {
       show(store, element("query").value, Number(element("k").value), repeat);
     } catch (error) {
+      element("hits").tBodies[0].replaceChildren();
+      element("hits").hidden = true;
       element("said").textContent = error.message;
       element("said").className = "failed";
     }
