@@ -44,6 +44,15 @@ pub fn text(dir: &StoreDir) -> String {
          query/exact and query/timeout_ms; mkdir query/NAME makes a private session. Why a request failed is in\n\
          query/error.\n"
     );
+    out.push_str(
+        "\n\
+         Programs that the file carries: of each NAME the image, and beside it a small entry that stands for it\n\
+         kernel/  Linux kernels: NAME.bin is the image, NAME boots it in a virtual machine that serves this store\n\
+         ebpf/    eBPF objects: NAME.o is the object, NAME loads it into this machine's kernel\n\
+         wasm/    WebAssembly modules: NAME.wasm is the module, NAME runs it in a sandbox\n\
+         Entries can be executed where this was mounted with -o exec; rvf-exec, which they name, runs only what a\n\
+         trusted key signed.\n",
+    );
     if !dir.settings.read_only {
         let _ = write!(
             out,
@@ -60,6 +69,7 @@ pub fn text(dir: &StoreDir) -> String {
              \x20   rm -r branches/example\n\
              \x20   cat ctl                # verbs such as compact and reindex; echo one into ctl\n\
              .npy, .jsonl, .json, .csv and .fvecs files can be dropped into ingest/; each is added whole or not at all.\n\
+             A program copied into kernel/, ebpf/ or wasm/ is checked and embedded; options for it go into NAME.json first.\n\
              A write that is refused fails with an error number; the reason is in the file error.\n",
             example = 9_000_000_001_u64,
         );
