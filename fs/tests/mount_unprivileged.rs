@@ -105,6 +105,9 @@ rm vectors/10
 sed -n 's/^vectors: /vectors /p' status
 END
 ls "$D/mnt" 2>/dev/null || echo 'closed to root'
+for who in as_user env; do
+  $who "$D/rvf-mount" "$D/home/s.rvf" "$D/mnt" 2>&1 | grep -o 'a store is mounted there already'
+done
 as_user fusermount3 -u "$D/mnt"
 mounted || echo unmounted
 "#,
@@ -113,7 +116,8 @@ mounted || echo unmounted
     };
     let want = format!(
         "mounted\nowner {USER} {USER}\nowner {USER} {USER}\naccepted: 1\nnearest 77\t0.0\nfile.rvf same\n\
-         file.rvf same again\nvectors 5\nclosed to root\nunmounted\n"
+         file.rvf same again\nvectors 5\nclosed to root\na store is mounted there already\n\
+         a store is mounted there already\nunmounted\n"
     );
     assert_eq!(out, want);
     // Passthrough is root's; without it the daemon reads, and only whoever asks for details hears of it.
