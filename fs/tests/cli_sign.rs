@@ -121,7 +121,10 @@ fn wrong_calls_are_refused_and_leave_nothing() {
     dir.write("new.pub", "taken");
     assert!(dir.fails(&["keygen", "new"], 1).contains("new.pub"));
     assert!(!dir.path("new").exists());
-    assert!(dir.fails(&["sign", "a.rvf", "-k", "key.pub"], 1).contains("others may read"));
+    assert!(dir.fails(&["sign", "a.rvf", "-k", "key.pub"], 1).contains("a public key, by its name"));
+    fs::copy(dir.path("key"), dir.path("open")).unwrap();
+    fs::set_permissions(dir.path("open"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(dir.fails(&["sign", "a.rvf", "-k", "open"], 1).contains("others may read"));
     dir.write("text", "no key");
     fs::set_permissions(dir.path("text"), fs::Permissions::from_mode(0o600)).unwrap();
     assert!(dir.fails(&["sign", "a.rvf", "-k", "text"], 1).contains("not a secret key"));
