@@ -53,7 +53,7 @@ pub use branch::{
 pub use embed::{EmbedReport, Embedded, Embedding};
 pub use error::{Error, Family};
 pub use folder::{Folder, Stamp};
-pub use reach::{Reached, Served, reach, serve};
+pub use reach::{Reached, Served, reach, resolve, serve};
 pub use reindex::BuiltIndex;
 pub use rows::RowTable;
 pub use rvf_index::{NoProgress, Progress};

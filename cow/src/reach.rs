@@ -92,7 +92,10 @@ pub fn reach(path: &Path) -> Result<Reached, Error> {
 
 /// Where a store lies that is opened by this path: a symlink is followed, because what replaces the file at a compaction, its
 /// lock and its branches lie beside the file itself. Other paths stay as they are given, also those that lead nowhere.
-pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// As [`reach`], while this process serves something.
+pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
     if SERVED.read().is_empty() {
         let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
         let found = is_link.then(|| std::fs::canonicalize(path).ok()).flatten();

@@ -250,9 +250,7 @@ fn file_of(entry: &std::fs::DirEntry) -> Option<PathBuf> {
     }
     match rvf_cow::reach(&path) {
         Ok(reached) if !reached.meta.is_file() => None,
-        // As it was given while nothing is served yet.
-        Ok(reached) if reached.path == path => path.canonicalize().ok(),
-        Ok(reached) => Some(reached.path),
+        Ok(_) => rvf_cow::resolve(&path).ok(),
         Err(StoreError::NotFound { .. }) => None,
         Err(_) => Some(path),
     }

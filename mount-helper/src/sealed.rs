@@ -19,17 +19,25 @@ pub struct Sealed {
     bytes: FileBytes,
 }
 
+/// An empty memory file that is not sealed yet.
+///
+/// # Errors
+/// What the system reports.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know that a file is never to be executed; the bytes are none the less safe.
+    let fd = rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| rustix::fs::memfd_create(name, flags))?;
+    Ok(fd.into())
+}
+
 impl Sealed {
     /// Copies the bytes into a new memory file and seals it. O(bytes).
     ///
     /// # Errors
     /// What the system reports, also when it has no sealing.
     pub fn copy(name: &str, bytes: &[u8]) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Kernels before 6.3 do not know that a file is never to be executed; the bytes are none the less safe.
-        let fd = rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
-            .or_else(|_| rustix::fs::memfd_create(name, flags))?;
-        let mut file = File::from(fd);
+        let mut file = memory_file(name)?;
         file.write_all(bytes)?;
         rustix::fs::fcntl_add_seals(&file, SEALS)?;
         // Mapped after sealing: a mapping that could write would have made the seal fail.

@@ -74,56 +74,46 @@ impl Arguments {
                     word.display()
                 ));
             }
-            const OPTIONS: [&str; 10] = [
-                "--port",
-                "-p",
-                "--memory",
-                "--vcpus",
-                "--boot-timeout",
-                "--accel",
-                "--devices",
-                "--modules",
-                "--guest",
-                "--no-cache",
-            ];
-            if !OPTIONS.contains(&name) {
-                return Err(format!("a kernel takes no option {name}; see rvf-exec --help-of kernel"));
-            }
             if name == "--no-cache" && inline.is_none() {
                 this.cached = false;
                 continue;
             }
-            let value = inline.or_else(|| words.next().cloned());
-            let value = value.ok_or_else(|| format!("{name} needs a value"))?;
-            let shown = value.display().to_string();
-            let number = |least: u64, most: u64| {
+            let mut value = || -> Result<OsString, String> {
+                inline
+                    .clone()
+                    .or_else(|| words.next().cloned())
+                    .ok_or_else(|| format!("{name} needs a value"))
+            };
+            let number = |value: OsString, least: u64, most: u64| {
                 let parsed = value.to_str().and_then(|text| text.parse::<u64>().ok());
-                parsed
-                    .filter(|n| (least..=most).contains(n))
-                    .ok_or_else(|| format!("{name} is a number from {least} to {most}, not {shown}"))
+                parsed.filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+                    format!("{name} is a number from {least} to {most}, not {}", value.display())
+                })
             };
             match name {
-                "--port" | "-p" => this.port = number(0, 65_535)? as u16,
-                "--memory" => this.memory_mb = Some(number(64, 16_384)? as u32),
-                "--vcpus" => this.vcpus = Some(number(1, 64)? as u32),
-                "--boot-timeout" => this.boot_time = Duration::from_secs(number(1, 3600)?),
+                "--port" => this.port = number(value()?, 0, 65_535)? as u16,
+                "--memory" => this.memory_mb = Some(number(value()?, 64, 16_384)? as u32),
+                "--vcpus" => this.vcpus = Some(number(value()?, 1, 64)? as u32),
+                "--boot-timeout" => this.boot_time = Duration::from_secs(number(value()?, 1, 3600)?),
                 "--accel" => {
-                    this.accel = match shown.as_str() {
-                        "auto" => Accel::Auto,
-                        "kvm" => Accel::Kvm,
-                        "tcg" => Accel::Tcg,
-                        _ => return Err(format!("--accel is auto, kvm or tcg, not {shown}")),
+                    let value = value()?;
+                    this.accel = match value.to_str() {
+                        Some("auto") => Accel::Auto,
+                        Some("kvm") => Accel::Kvm,
+                        Some("tcg") => Accel::Tcg,
+                        _ => return Err(format!("--accel is auto, kvm or tcg, not {}", value.display())),
                     }
                 }
                 "--devices" => {
-                    this.firmware = Some(match shown.as_str() {
-                        "acpi" => Firmware::Acpi,
-                        "cmdline" => Firmware::CommandLine,
-                        _ => return Err(format!("--devices is acpi or cmdline, not {shown}")),
+                    let value = value()?;
+                    this.firmware = Some(match value.to_str() {
+                        Some("acpi") => Firmware::Acpi,
+                        Some("cmdline") => Firmware::CommandLine,
+                        _ => return Err(format!("--devices is acpi or cmdline, not {}", value.display())),
                     });
                 }
-                "--modules" => this.modules = Some(value.into()),
-                "--guest" => this.guest = Some(value.into()),
+                "--modules" => this.modules = Some(value()?.into()),
+                "--guest" => this.guest = Some(value()?.into()),
                 _ => return Err(format!("a kernel takes no option {name}; see rvf-exec --help-of kernel")),
             }
         }
@@ -172,6 +162,7 @@ mod tests {
             (&["--accel", "magic"], "auto, kvm or tcg"),
             (&["--devices", "usb"], "acpi or cmdline"),
             (&["--qemu-args", "x"], "no option --qemu-args"),
+            (&["--bogus"], "no option --bogus"),
             (&["--boot-timeout", "0"], "1 to 3600"),
             (&["--no-cache=x"], "no option --no-cache"),
         ] {

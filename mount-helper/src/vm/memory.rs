@@ -6,7 +6,9 @@ use std::io::{self, BufRead, ErrorKind, Write};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
+use rustix::fs::{SealFlags, SeekFrom};
+
+use crate::sealed::memory_file;
 
 /// Bytes of a page, the unit in which memory is zero or not.
 const PAGE: usize = 4096;
@@ -29,13 +31,10 @@ impl Memory {
     /// # Errors
     /// What the system reports.
     pub(super) fn new(len: u64) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Kernels before 6.3 do not know that a file is never to be executed.
-        let fd = rustix::fs::memfd_create("rvf-memory", flags | MemfdFlags::NOEXEC_SEAL)
-            .or_else(|_| rustix::fs::memfd_create("rvf-memory", flags))?;
-        rustix::fs::ftruncate(&fd, len)?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok(Self { file: fd.into(), len })
+        let file = memory_file("rvf-memory")?;
+        file.set_len(len)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(Self { file, len })
     }
 
     pub(super) fn fd(&self) -> RawFd {

@@ -24,6 +24,7 @@ use crate::cache::Cache;
 use crate::child::{self, End};
 use crate::confine::{self, Calls, Confinement};
 use crate::run::{Failure, LIMIT_STATUS, Run};
+use crate::sealed::memory_file;
 use cache::{Compiled, KIND};
 use guest::{Guest, GuestError, Limits};
 
@@ -157,7 +158,8 @@ pub fn run(run: Run) -> Result<u8, Failure> {
     let place = Cache::place(&KIND).filter(|_| arguments.cached);
     let cache = place.and_then(|place| Cache::open(&KIND, &place).ok());
     let known = cache.as_ref().and_then(|cache| Compiled::kept(cache, &key));
-    let fresh = memory_file().map_err(missing("no memory file"))?;
+    // Where the child puts what it compiled.
+    let fresh = memory_file("rvf-compiled").map_err(missing("no memory file"))?;
     let owner = verified.file.metadata().map_err(missing("the store"))?;
     let confinement = Confinement {
         user: confine::lesser_user((owner.uid(), owner.gid())),
@@ -203,12 +205,6 @@ pub fn run(run: Run) -> Result<u8, Failure> {
             Err(Failure::failed(format!("the module's process was ended by signal {signal}")))
         }
     }
-}
-
-/// Where the child puts what it compiled.
-fn memory_file() -> io::Result<File> {
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::memfd_create("rvf-compiled", flags)?))
 }
 
 fn handed_back(file: &File) -> Option<Vec<u8>> {
